@@ -1,0 +1,49 @@
+# make repro: environment, whole DAG, results/report.md.   make test: the same, then the tests.
+#
+# On a machine without a GPU, TORCH_INDEX spares the download of CUDA:
+#   make repro TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+INSTALLED := $(VENV)/installed-$(firstword $(shell sha256sum requirements.lock))
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: repro test lint lock schema
+
+repro: $(INSTALLED)
+	dvc repro
+	@echo "Read results/report.md (or results/report.html in a browser)."
+
+test: repro
+	python -m pytest tests
+
+lint: $(INSTALLED)
+	ruff check .
+	ruff format --check .
+	hadolint docker/Dockerfile
+
+schema: $(INSTALLED)
+	python -m eagle.config
+
+# torch first and exact, so that its index alone decides which build comes; the lock is complete,
+# so nothing is resolved after it
+$(INSTALLED): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| (echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.11" >&2; exit 1)
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' requirements.lock)
+	pip install --no-deps --requirement requirements.lock
+	rm -f $(VENV)/installed-*
+	touch $@
+
+# resolve requirements.in anew in a fresh environment
+lock:
+	rm -rf $(VENV)-lock
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install $$(grep '^torch==' requirements.in)
+	grep -v '^llm-' requirements.in > $(VENV)-lock/requirements.in
+	$(VENV)-lock/bin/pip install --requirement $(VENV)-lock/requirements.in
+	grep '^llm-' requirements.in | xargs $(VENV)-lock/bin/pip install --no-deps
+	$(VENV)-lock/bin/pip freeze --exclude pip --exclude setuptools | sed 's/+cpu$$//' > requirements.lock
+	rm -rf $(VENV)-lock

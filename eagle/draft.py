@@ -1,0 +1,212 @@
+"""The EAGLE-1 draft: one decoder layer over features and embeddings.
+
+Shapes: T positions, H hidden, A heads, G key-value heads, D head size. Weight names are those of
+the official layout (SafeAILab/EAGLE, `cnets1.py`), so that a checkpoint needs no renaming.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import LlamaConfig, PretrainedConfig
+from transformers.models.llama.modeling_llama import (
+    LlamaMLP,
+    LlamaRMSNorm,
+    LlamaRotaryEmbedding,
+    apply_rotary_pos_emb,
+)
+
+from eagle.errors import InputError
+from eagle.files import read_json
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Attention of queries [1, A, T, D] to keys and values [1, G, T, D]: [1, A, T, D].
+
+The caller decides what is seen: documents packed side by side in training, a cache in decoding.
+"""
+
+FROM_VERIFIER = ("vocab_size", "max_position_embeddings", "rope_parameters")
+SHAPE = (
+    "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "hidden_act", "rms_norm_eps",
+)  # fmt: skip
+
+
+def draft_config(path: Path | None, verifier: PretrainedConfig) -> LlamaConfig:
+    """The draft's configuration: a Llama config of one layer.
+
+    Args:
+        path: JSON file; None takes one layer of the verifier's own shape.
+        verifier: gives what the file leaves out of vocabulary, maximum length and rope.
+
+    Raises:
+        InputError: not a config, or one that does not fit the verifier.
+    """
+    if path is None:
+        fields = {name: getattr(verifier, name) for name in SHAPE if hasattr(verifier, name)}
+    else:
+        fields = read_json(path)
+        if not isinstance(fields, dict) or "hidden_size" not in fields:
+            raise InputError(f"{path}: not a Llama config: `hidden_size` missing")
+        if {"rope_theta", "rope_scaling"} & fields.keys():
+            fields.setdefault("rope_parameters", None)  # the file states rope the older way
+    for name in FROM_VERIFIER:
+        fields.setdefault(name, getattr(verifier, name))
+    if fields["rope_parameters"] is None:
+        del fields["rope_parameters"]
+    fields |= {
+        "architectures": ["LlamaForCausalLM"],
+        "num_hidden_layers": 1,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": False,
+        "bos_token_id": verifier.bos_token_id,
+        "eos_token_id": verifier.eos_token_id,
+        "pad_token_id": None,
+    }
+    config = LlamaConfig(**{"bias": False, "initializer_range": 0.02} | fields)
+    for name in ("hidden_size", "vocab_size"):
+        ours, theirs = getattr(config, name), getattr(verifier, name)
+        if ours != theirs:
+            raise InputError(
+                f"{path}: {name} is {ours}, the verifier's is {theirs}; the draft continues the "
+                f"verifier's features, so set {name} to {theirs}"
+            )
+    return config
+
+
+class Draft(nn.Module):
+    """Predicts feature f_{t+1} from f_t and the embedding of token t+1 (paper, section 3.1).
+
+    `fc` joins the pair (embedding first), one Llama layer WITHOUT an input norm follows, and
+    there is no final norm: the output goes straight to the verifier's head and, in decoding,
+    back to the input.
+    """
+
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.config = config
+        self.fc = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=config.bias)
+        self.layers = nn.ModuleList([_Layer(config)])
+        self.rotary = LlamaRotaryEmbedding(config)
+
+    def initialize(self, seed: int) -> None:
+        """Draw the initial weights: normal, `initializer_range` wide; norms one, biases zero."""
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                initial = torch.randn(module.weight.shape, generator=generator)
+                module.weight.data.copy_(initial * self.config.initializer_range)
+                if module.bias is not None:
+                    module.bias.data.zero_()
+
+    def forward(
+        self, features: Tensor, embeddings: Tensor, positions: Tensor, attend: Attend
+    ) -> Tensor:
+        """Predicted features [T, H] from features [T, H], embeddings [T, H], positions [T]."""
+        hidden = self.fc(torch.cat([embeddings, features], dim=-1))[None]  # [1, T, H]
+        rotary = self.rotary(hidden, positions[None])  # cosine and sine, each [1, T, D]
+        return self.layers[0](hidden, rotary, attend)[0]
+
+
+class _Layer(nn.Module):
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.self_attn = _Attention(config)
+        self.mlp = LlamaMLP(config)
+        self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
+
+    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        hidden = hidden + self.self_attn(hidden, rotary, attend)
+        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+
+
+class _Attention(nn.Module):
+    def __init__(self, config: LlamaConfig):
+        super().__init__()
+        self.head_dim = config.head_dim
+        queries, keys = (
+            count * config.head_dim
+            for count in (config.num_attention_heads, config.num_key_value_heads)
+        )
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, keys, bias=False)
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+
+    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+        query, key, value = (
+            projection(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+            for projection in (self.q_proj, self.k_proj, self.v_proj)
+        )  # [1, A or G, T, D]
+        query, key = apply_rotary_pos_emb(query, key, *rotary)
+        attended = attend(query, key, value)  # [1, A, T, D]
+        return self.o_proj(attended.transpose(1, 2).flatten(2))
+
+
+def attend_within_documents(lengths: list[int], backend: str) -> Attend:
+    """Causal attention in which documents packed side by side do not see each other.
+
+    Args:
+        lengths: of the packed documents, in order; they add up to T.
+        backend: "eager" writes out the mask [T, T] and is the reference; "sdpa" runs torch's
+            fused kernel a document; "flash_attention_2" its variable-length kernel (GPU).
+
+    Raises:
+        InputError: the backend is not installed.
+    """
+    if backend == "eager":
+        return lambda query, key, value: _eager(query, key, value, lengths)
+    if backend == "flash_attention_2":
+        return _flash(lengths)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
+        return torch.cat(
+            [
+                functional.scaled_dot_product_attention(*part, is_causal=True, enable_gqa=True)
+                for part in parts
+            ],
+            dim=2,
+        )
+
+    return attend
+
+
+def _eager(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Tensor:
+    groups = query.shape[1] // key.shape[1]
+    key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
+    document = torch.repeat_interleave(torch.tensor(lengths)).to(query.device)  # [T]
+    seen = (document[:, None] == document[None]).tril()  # [T, T]
+    scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+    weights = scores.masked_fill(~seen, float("-inf")).softmax(-1, dtype=torch.float32)
+    return weights.to(value.dtype) @ value
+
+
+def _flash(lengths: list[int]) -> Attend:
+    try:
+        from flash_attn import flash_attn_varlen_func
+    except ImportError:
+        raise InputError(
+            "attn = flash_attention_2: flash-attn is not installed; install "
+            "requirements-flash-attn.txt on a GPU machine, or choose sdpa"
+        ) from None
+    bounds = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        edges = bounds.to(query.device)
+        states = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, A or G, D]
+        attended = flash_attn_varlen_func(
+            *states, edges, edges, max(lengths), max(lengths), causal=True
+        )
+        return attended.transpose(0, 1)[None]
+
+    return attend
+
+
+def config_as_json(config: LlamaConfig) -> dict:
+    """The config's fields as config.json holds them."""
+    return json.loads(config.to_json_string(use_diff=False))

@@ -1,0 +1,22 @@
+"""The one kind of error a user is meant to read."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class InputError(Exception):
+    """Something the user gave cannot be used.
+
+    The message names the file, row or key, what was found, what was expected and what to do.
+    """
+
+
+@contextmanager
+def one_clear_message() -> Iterator[None]:
+    """Turn an InputError into one line on stderr and exit code 1, without a traceback."""
+    try:
+        yield
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        raise SystemExit(1) from None

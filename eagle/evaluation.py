@@ -1,0 +1,251 @@
+"""Measuring a draft: agreement on held-out text, acceptance, speed and losslessness."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from eagle.checkpoint import load_draft
+from eagle.config import Evaluate
+from eagle.decoding import Generation, chain, vanilla
+from eagle.draft import attend_within_documents
+from eagle.errors import InputError
+from eagle.features import compute
+from eagle.files import read_json_lines
+from eagle.lossless import TIE, compare, reference_texts
+from eagle.metrics import (
+    acceptance_length,
+    acceptance_rates,
+    bootstrap_interval,
+    other_acceptance_lengths,
+    step_cost,
+    tokens_per_second,
+)
+from eagle.tokens import TokenSet
+from eagle.tracking import Progress
+from eagle.verifier import Verifier
+
+RATE_POSITIONS = 5
+"""Acceptance rates are those of a chain of five, as in the paper: alpha_0 … alpha_4."""
+
+
+@dataclass
+class Prompt:
+    question_id: int | str
+    category: str
+    turn: int
+    token_ids: list[int]
+
+
+@dataclass
+class Evaluation:
+    metrics: dict
+    """The contracted keys, one value each."""
+    details: dict
+    """Intervals, other definitions, ties."""
+    per_prompt: pd.DataFrame
+
+
+def read_bench(path: Path, questions: int) -> list[dict]:
+    """Questions in MT-bench's schema, `questions` of them spread evenly over the file.
+
+    Raises:
+        InputError: absent, not JSON lines, or a row without question_id, category and turns.
+    """
+    rows = read_json_lines(path)
+    for number, row in enumerate(rows, start=1):
+        turns = row.get("turns")
+        complete = {"question_id", "category"} <= row.keys()
+        if not complete or not turns or not all(isinstance(turn, str) for turn in turns):
+            raise InputError(
+                f"{path}, line {number}: expected question_id, category and a list of texts "
+                f"`turns`; found {str(row)[:80]}"
+            )
+    taken = min(questions, len(rows))
+    return [rows[i * len(rows) // taken] for i in range(taken)]
+
+
+def evaluate(
+    settings: Evaluate,
+    verifier_folder: Path,
+    draft_folder: Path,
+    template: str,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: TokenSet,
+    progress_seconds: float,
+) -> Evaluation:
+    """Measure a draft in the official layout.
+
+    Speed and tau in `settings.dtype`, vanilla and chain in turn on each prompt; acceptance rates,
+    losslessness and agreement in float32.
+
+    Raises:
+        InputError: bench or draft cannot be used.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    questions = read_bench(Path(settings.bench), settings.questions)
+    draft = load_draft(draft_folder).to(device)
+    verifier = Verifier.load(verifier_folder, getattr(torch, settings.dtype), device)
+    _check_fit(draft_folder, draft.config, verifier.config)
+    turns = sum(len(question["turns"]) for question in questions)
+    total = turns + min(turns, settings.lossless_prompts) + len(held_out)
+    with Progress("evaluate", total, "prompts", progress_seconds) as progress:
+        prompts, plain, fast = _race(
+            questions, verifier, draft.to(verifier.head.dtype), template, tokenizer, settings,
+            progress,
+        )  # fmt: skip
+        del verifier
+        exact = Verifier.load(verifier_folder, torch.float32, device)
+        draft = load_draft(draft_folder).to(device)
+        proven = [prompt.token_ids for prompt in prompts[: settings.lossless_prompts]]
+        rated = []
+        for prompt in proven:
+            rated.append(chain(exact, draft, prompt, settings.lossless_tokens, RATE_POSITIONS))
+            progress.advance(note="losslessness")
+        references = reference_texts(exact, proven, settings.lossless_tokens)
+        comparisons = compare(
+            verifier_folder, proven, [text.token_ids for text in rated], references
+        )
+        top1 = _top1_agreement(held_out, exact, draft, progress)
+    if not any(generation.accepted for generation in fast):
+        raise InputError(
+            f"{settings.bench}: the verifier ended every reply with its first token, so nothing "
+            "was drafted; check the prompts and the chat template"
+        )
+    rates = acceptance_rates(rated, RATE_POSITIONS)
+    return Evaluation(
+        metrics={
+            "tau": round(acceptance_length(fast), 4),
+            **{
+                f"alpha_{n}": None if rate is None else round(rate, 4)
+                for n, rate in enumerate(rates)
+            },
+            "top1_agreement": round(top1, 4),
+            "speedup": round(_speedup(fast, plain), 4),
+            "tokens_per_second": round(tokens_per_second(fast), 2),
+            "lossless": all(comparison.lossless for comparison in comparisons),
+        },
+        details={
+            "draft_length": settings.draft_length,
+            "tau_95": bootstrap_interval(acceptance_length, fast, seed=settings.seed),
+            "other_tau": other_acceptance_lengths(fast),
+            "speedup_95": bootstrap_interval(_speedup, fast, plain, seed=settings.seed),
+            "speedup_without_prefill": tokens_per_second(fast, prefill=False)
+            / tokens_per_second(plain, prefill=False),
+            "break_even_tau": step_cost(fast, plain),
+            "vanilla_tokens_per_second": tokens_per_second(plain),
+            "rate_steps": sum(len(generation.accepted) for generation in rated),
+            "lossless": {
+                "prompts": len(comparisons),
+                "tokens_each": settings.lossless_tokens,
+                "identical": sum(comparison.identical for comparison in comparisons),
+                "proven_ties": sum(
+                    comparison.lossless and not comparison.identical for comparison in comparisons
+                ),
+                "tie_is_within": TIE,
+                "differences": [
+                    {"position": comparison.first_difference, "logit_gap": comparison.logit_gap}
+                    for comparison in comparisons
+                    if not comparison.identical
+                ],
+            },
+        },
+        per_prompt=_table(prompts, plain, fast),
+    )
+
+
+def _race(
+    questions: list[dict],
+    verifier: Verifier,
+    draft: torch.nn.Module,
+    template: str,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Evaluate,
+    progress: Progress,
+) -> tuple[list[Prompt], list[Generation], list[Generation]]:
+    """Vanilla and chain in turn on every turn of every question; later turns follow vanilla's
+    earlier replies."""
+    prompts: list[Prompt] = []
+    plain: list[Generation] = []
+    fast: list[Generation] = []
+    for question in questions:
+        messages: list[dict] = []
+        for turn, text in enumerate(question["turns"], start=1):
+            messages.append({"role": "user", "content": text})
+            ids = tokenizer.apply_chat_template(
+                messages, chat_template=template, add_generation_prompt=True, return_dict=True
+            )["input_ids"]
+            if not prompts:  # the first calls of both also pay for allocation and warm caches
+                vanilla(verifier, ids, 4)
+                chain(verifier, draft, ids, 4, settings.draft_length)
+            prompts.append(Prompt(question["question_id"], question["category"], turn, ids))
+            plain.append(vanilla(verifier, ids, settings.maximum_new_tokens))
+            fast.append(
+                chain(verifier, draft, ids, settings.maximum_new_tokens, settings.draft_length)
+            )
+            reply = tokenizer.decode(plain[-1].token_ids, skip_special_tokens=True)
+            messages.append({"role": "assistant", "content": reply})
+            progress.advance(note="speed")
+    return prompts, plain, fast
+
+
+@torch.inference_mode()
+def _top1_agreement(
+    held_out: TokenSet, verifier: Verifier, draft: torch.nn.Module, progress: Progress
+) -> float:
+    """Share of decoding-aligned positions of held-out text where head(draft) and head(f_{t+1})
+    have the same most likely token."""
+    agreed = counted_positions = 0
+    for document in range(len(held_out)):
+        counted = held_out.counted(document, "decoding", verifier.stop_token_ids)
+        next_tokens = held_out.token_ids[held_out.span(document)][1:].long()
+        features = compute(held_out, verifier, [document])
+        pairs = len(next_tokens)
+        predicted = draft(
+            features[:-1],
+            verifier.embedding[next_tokens.to(features.device)],
+            torch.arange(pairs, device=features.device),
+            attend_within_documents([pairs], "sdpa"),
+        )
+        ours, theirs = (
+            (states[counted.to(features.device)] @ verifier.head.T).argmax(-1)
+            for states in (predicted, features[1:])
+        )
+        agreed += int((ours == theirs).sum())
+        counted_positions += int(counted.sum())
+        progress.advance(note="agreement")
+    return agreed / counted_positions
+
+
+def _speedup(fast: list[Generation], plain: list[Generation]) -> float:
+    return tokens_per_second(fast) / tokens_per_second(plain)
+
+
+def _table(prompts: list[Prompt], plain: list[Generation], fast: list[Generation]) -> pd.DataFrame:
+    rows = [
+        {
+            "question_id": prompt.question_id,
+            "category": prompt.category,
+            "turn": prompt.turn,
+            "prompt_tokens": len(prompt.token_ids),
+            "new_tokens": len(speculative.token_ids),
+            "verify_steps": speculative.verifier_steps,
+            "tau": acceptance_length([speculative]) if speculative.accepted else None,
+            "vanilla_tokens_per_second": tokens_per_second([alone]),
+            "tokens_per_second": tokens_per_second([speculative]),
+        }
+        for prompt, alone, speculative in zip(prompts, plain, fast, strict=True)
+    ]
+    return pd.DataFrame(rows).round(3)
+
+
+def _check_fit(folder: Path, draft_config, verifier_config) -> None:
+    for name in ("hidden_size", "vocab_size"):
+        ours, theirs = getattr(draft_config, name), getattr(verifier_config, name)
+        if ours != theirs:
+            raise InputError(
+                f"{folder}: the draft's {name} is {ours}, the verifier's {theirs}: "
+                "it was trained for another model"
+            )

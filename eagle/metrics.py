@@ -1,0 +1,80 @@
+"""Acceptance length, acceptance rates and speed, each by one stated definition."""
+
+import numpy as np
+
+from eagle.decoding import Generation
+
+
+def acceptance_length(generations: list[Generation]) -> float:
+    """tau: sum of (accepted drafted tokens + 1) over all verify steps / number of steps.
+
+    Pooled over prompts. The prefill and its token are left out; the last step counts what was
+    accepted before cutting at stop or length (vLLM's 1 + accepted / drafts).
+    """
+    accepted = [count for generation in generations for count in generation.accepted]
+    return 1 + sum(accepted) / len(accepted)
+
+
+def other_acceptance_lengths(generations: list[Generation]) -> dict[str, float]:
+    """The other definitions of tau in circulation, for comparing with other tools.
+
+    `pooled_new_over_steps_and_prefill` and `pooled_new_over_steps` divide all new tokens, cut at
+    stop and length, by verifier steps with and without the prefill; the `mean_` ones average the
+    same a prompt (the paper's tables are the last: reference evaluation of SafeAILab/EAGLE).
+    """
+    spoken = [generation for generation in generations if generation.accepted]
+    new = np.array([len(generation.token_ids) for generation in spoken])
+    steps = np.array([generation.verifier_steps for generation in spoken])
+    return {
+        "pooled_new_over_steps_and_prefill": float(new.sum() / (steps + 1).sum()),
+        "pooled_new_over_steps": float(new.sum() / steps.sum()),
+        "mean_new_over_steps_and_prefill": float((new / (steps + 1)).mean()),
+        "mean_new_over_steps": float((new / steps).mean()),
+    }
+
+
+def acceptance_rates(generations: list[Generation], positions: int) -> list[float | None]:
+    """alpha_0 … alpha_{positions-1} of a CHAIN: acceptance of drafted token n + 1 given that the
+    n before it were accepted; None where no step came that far (paper, section 4.1)."""
+    accepted = np.array([count for generation in generations for count in generation.accepted])
+    rates: list[float | None] = []
+    for n in range(positions):
+        reached = int((accepted >= n).sum())
+        rates.append(float((accepted > n).sum() / reached) if reached else None)
+    return rates
+
+
+def tokens_per_second(generations: list[Generation], prefill: bool = True) -> float:
+    """New tokens / wall time, pooled over prompts; without prefill its token is left out too."""
+    if prefill:
+        return sum(len(g.token_ids) for g in generations) / sum(g.seconds for g in generations)
+    tokens = sum(len(generation.token_ids) - 1 for generation in generations)
+    return tokens / sum(generation.decode_seconds for generation in generations)
+
+
+def step_cost(fast: list[Generation], plain: list[Generation]) -> float:
+    """Time of one draft-and-verify step in vanilla steps: the tau at which drafting breaks even."""
+
+    def seconds_a_step(generations: list[Generation]) -> float:
+        return sum(g.decode_seconds for g in generations) / sum(
+            g.verifier_steps for g in generations
+        )
+
+    return seconds_a_step(fast) / seconds_a_step(plain)
+
+
+def bootstrap_interval(
+    statistic, *samples: list[Generation], seed: int, draws: int = 1000
+) -> list[float]:
+    """95% interval of statistic(*samples) when the prompts are drawn again, with replacement.
+
+    Args:
+        samples: lists of equal length, one generation a prompt in the same order.
+    """
+    generator = np.random.default_rng(seed)
+    count = len(samples[0])
+    values = []
+    for _ in range(draws):
+        chosen = generator.integers(count, size=count)
+        values.append(statistic(*([sample[i] for i in chosen] for sample in samples)))
+    return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]

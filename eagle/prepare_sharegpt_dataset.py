@@ -1,0 +1,33 @@
+"""ShareGPT conversations as JSON lines of messages: the page's command.
+
+python3 eagle/prepare_sharegpt_dataset.py --frac 1.0 --output resources/sharegpt.jsonl
+"""
+
+import sys
+import time
+from pathlib import Path
+
+if __name__ == "__main__":  # started as a file: its own folder would stand in front of packages
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from eagle.config import PrepareShareGptCommand, parse_command  # noqa: E402
+from eagle.errors import one_clear_message  # noqa: E402
+from eagle.files import write_json_lines  # noqa: E402
+from eagle.sharegpt import prepare  # noqa: E402
+from eagle.tracking import say_written  # noqa: E402
+
+if __name__ == "__main__":
+    with one_clear_message():
+        started = time.monotonic()
+        command = parse_command(
+            PrepareShareGptCommand, sys.argv[1:], "eagle/prepare_sharegpt_dataset.py"
+        )
+        prepared = prepare(command.source, command.revision, command)
+        write_json_lines(command.output, prepared.conversations)
+        kept, rejected = len(prepared.conversations), len(prepared.rejected)
+        say_written(
+            "prepare_sharegpt",
+            started,
+            command.output,
+            note=f"{kept:,} conversations, {rejected:,} rejected",
+        )

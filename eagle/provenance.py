@@ -1,0 +1,46 @@
+"""Where a result comes from: inputs, code, packages and machine, without secrets or user paths."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+
+import torch
+
+PACKAGES = ("torch", "transformers", "safetensors", "huggingface_hub", "dvc", "snakemake", "pandas")
+
+
+def provenance(parameters: dict, inputs: dict[str, str], seconds: float) -> dict:
+    """Describe a run.
+
+    Args:
+        parameters: what decided the result, seeds included.
+        inputs: name and SHA-256 of what was read.
+        seconds: wall time of the work.
+    """
+    return {
+        "parameters": parameters,
+        "inputs": inputs,
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "packages": {"python": platform.python_version()} | _versions(),
+        "hardware": {
+            "cpu": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        },
+        "wall_seconds": round(seconds, 1),
+    }
+
+
+def _versions() -> dict[str, str]:
+    installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
+    return {name: installed[name] for name in PACKAGES if name in installed}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None  # an image or archive without a repository
+    return answer.stdout.strip()

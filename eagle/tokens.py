@@ -1,0 +1,154 @@
+"""Documents as the draft sees them: token ids, loss mask and bounds, memory-mapped."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from eagle.errors import InputError
+from eagle.files import read_json
+from eagle.template import encode
+from eagle.tracking import Progress
+
+
+@dataclass
+class TokenSet:
+    """D documents of N tokens together.
+
+    token_ids: int32 [N]. loss_mask: uint8 [N], 1 where the assistant says the token.
+    bounds: int64 [D + 1]; document d is [bounds[d], bounds[d + 1]).
+    """
+
+    token_ids: Tensor
+    loss_mask: Tensor
+    bounds: Tensor
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def span(self, document: int) -> slice:
+        return slice(int(self.bounds[document]), int(self.bounds[document + 1]))
+
+    def length(self, document: int) -> int:
+        return int(self.bounds[document + 1] - self.bounds[document])
+
+    def counted(self, document: int, alignment: str, stop_token_ids: list[int]) -> Tensor:
+        """Which of a document's L - 1 (input, target) pairs count: bool [L - 1].
+
+        Pair t is input (f_t, token t + 1) and target f_{t+1}, so the last position has none.
+
+        Args:
+            alignment: "official": token t is the assistant's, as in SafeAILab/EAGLE's training.
+                "decoding": token t + 1 is, and its reply has not stopped by then: what the draft
+                meets when it continues a token that the verifier chose.
+        """
+        span = self.span(document)
+        mask = self.loss_mask[span].bool()
+        if alignment == "official":
+            return mask[:-1]
+        stops = torch.isin(self.token_ids[span], torch.tensor(stop_token_ids)) & mask
+        # stops so far in this run of assistant tokens = all so far - those before the run began
+        so_far = stops.cumsum(0)
+        began = mask & ~torch.cat([torch.zeros(1, dtype=torch.bool), mask[:-1]])
+        before_run = torch.where(began, so_far - stops.long(), 0).cummax(0).values
+        return (mask & (so_far == before_run))[1:]
+
+    def save(self, path: Path) -> None:
+        tensors = {
+            "token_ids": self.token_ids,
+            "loss_mask": self.loss_mask,
+            "bounds": self.bounds,
+        }
+        save_file(tensors, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "TokenSet":
+        """Map a file that `save` wrote.
+
+        Raises:
+            InputError: absent, cut off or of another form.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                return cls(*(file.get_tensor(k) for k in ("token_ids", "loss_mask", "bounds")))
+        except (OSError, SafetensorError) as error:
+            raise InputError(
+                f"{path}: not a token file of the tokenise stage ({error}); run that stage again"
+            ) from None
+
+    def limited(self, maximum_length: int) -> "TokenSet":
+        """Every document cut at `maximum_length` tokens; itself when none is longer."""
+        if int(self.bounds.diff().max()) <= maximum_length:
+            return self
+        kept = [self.span(document) for document in range(len(self))]
+        kept = [slice(span.start, min(span.stop, span.start + maximum_length)) for span in kept]
+        lengths = [span.stop - span.start for span in kept]
+        return TokenSet(
+            torch.cat([self.token_ids[span] for span in kept]),
+            torch.cat([self.loss_mask[span] for span in kept]),
+            torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int64),
+        )
+
+
+def tokenize(
+    conversations: list[dict],
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    maximum_length: int,
+    progress: Progress,
+) -> tuple[TokenSet, dict]:
+    """Token ids and loss masks of conversations; those without an assistant token are left out.
+
+    Args:
+        progress: advanced by one for each conversation.
+
+    Returns:
+        The documents, and counts: documents, tokens, assistant_tokens, cut_tokens (beyond the
+        maximum length), cut_documents, documents_without_reply (left out).
+
+    Raises:
+        InputError: no conversation has an assistant token.
+    """
+    token_ids, masks, lengths = [], [], []
+    cut_tokens = cut_documents = without_reply = 0
+    for row in conversations:
+        encoded = encode(tokenizer, template, row["messages"], maximum_length)
+        cut_tokens += encoded.cut
+        cut_documents += encoded.cut > 0
+        # the first token cannot be a target, so a reply must reach beyond it
+        if any(encoded.loss_mask[1:]):
+            token_ids += encoded.token_ids
+            masks += encoded.loss_mask
+            lengths.append(len(encoded.token_ids))
+        else:
+            without_reply += 1
+        progress.advance()
+    if not lengths:
+        raise InputError(
+            f"none of {len(conversations)} conversations has an assistant token within "
+            f"{maximum_length} tokens: nothing to learn from. Check that the data holds "
+            "replies, and that the template marks them with {% generation %}"
+        )
+    tokens = TokenSet(
+        torch.tensor(token_ids, dtype=torch.int32),
+        torch.tensor(masks, dtype=torch.uint8),
+        torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int64),
+    )
+    return tokens, {
+        "documents": len(tokens),
+        "tokens": len(token_ids),
+        "assistant_tokens": sum(masks),
+        "cut_tokens": cut_tokens,
+        "cut_documents": cut_documents,
+        "documents_without_reply": without_reply,
+    }
+
+
+def read_manifest(folder: Path) -> dict:
+    """The tokenise stage's manifest: hashes of tokenizer and template, and the counts."""
+    return read_json(folder / "manifest.json")

@@ -1,0 +1,218 @@
+"""Train an EAGLE-1 draft: the page's command.
+
+    torchrun --nnodes=1 --nproc_per_node=1 eagle/train.py \\
+        --verifier-model-path resources/verifier --dataset-path resources/sharegpt.jsonl \\
+        --cpdir resources/checkpoints --epochs 1 --attn sdpa
+
+The finished drafts stand in CPDIR/<run>/best and CPDIR/<run>/last; <run> is a hash of everything
+that decides the result, so the same command started again goes on where it was stopped.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":  # started as a file: its own folder would stand in front of packages
+    sys.path[0] = str(ROOT)
+
+import torch  # noqa: E402
+from torch import distributed  # noqa: E402
+from transformers import PreTrainedTokenizerBase  # noqa: E402
+
+from eagle.config import TrainCommand, parse_command  # noqa: E402
+from eagle.draft import Draft, draft_config  # noqa: E402
+from eagle.errors import InputError, one_clear_message  # noqa: E402
+from eagle.features import CachedFeatures, Features, RecomputedFeatures  # noqa: E402
+from eagle.files import (  # noqa: E402
+    sha256_of_file,
+    sha256_of_folder,
+    whole_folder,
+    write_json,
+)
+from eagle.provenance import provenance  # noqa: E402
+from eagle.sharegpt import read_conversations, split  # noqa: E402
+from eagle.template import load_template  # noqa: E402
+from eagle.tokens import TokenSet, read_manifest, tokenize  # noqa: E402
+from eagle.tracking import ClearML, Progress  # noqa: E402
+from eagle.trainer import Split, Trainer  # noqa: E402
+from eagle.verifier import Verifier, load_tokenizer, tokenizer_hash  # noqa: E402
+
+# Fields that cannot change the trained weights: paths are replaced by hashes of what they hold.
+NOT_IN_THE_RUN = {
+    "verifier_model_path", "dataset_path", "eagle_config_path", "cpdir", "output", "save",
+    "clearml_project", "clearml_task", "progress_seconds", "features",
+}  # fmt: skip
+HELD_OUT = 0.05
+"""Share of a JSON-lines data set that is held out to validate."""
+
+
+def train(command: TrainCommand) -> Path:
+    """Run this process's part of the training.
+
+    Returns:
+        The run folder with best, last, metrics.json, provenance.json, history.csv and
+        validations.csv.
+
+    Raises:
+        InputError: something in the command cannot be used.
+    """
+    with _process_group() as (device, world):
+        return _train(command, device, world)
+
+
+def _train(command: TrainCommand, device: torch.device, world: int) -> Path:
+    tokenizer = load_tokenizer(command.verifier_model_path)
+    train_tokens, validation_tokens, data_hash = load_documents(command, tokenizer)
+    verifier = Verifier.load(
+        command.verifier_model_path,
+        getattr(torch, command.verifier_model_dtype),
+        device,
+        command.attn,
+    )
+    _check_vocabulary(command, train_tokens, verifier)
+    config = draft_config(command.eagle_config_path, verifier.config)
+    hashes = {
+        "verifier": sha256_of_folder(command.verifier_model_path),
+        "data": data_hash,
+        "draft_config": _sha256(config.to_json_string()),
+        "code": _code_hash(),
+    }
+    parameters = command.model_dump(mode="json", exclude=NOT_IN_THE_RUN) | {"world": world}
+    run_folder = command.cpdir / _sha256(repr((sorted(parameters.items()), hashes)))[:16]
+    _make_writable(run_folder)
+
+    draft = Draft(config)
+    draft.initialize(command.seed)
+    clearml = ClearML(command.clearml_project, command.clearml_task, parameters)
+    trainer = Trainer(
+        command,
+        draft.to(device),
+        verifier,
+        Split.make(
+            train_tokens,
+            _features(command, train_tokens, verifier, hashes["verifier"]),
+            command.mask_alignment,
+            verifier.stop_token_ids,
+        ),
+        Split.make(
+            validation_tokens,
+            _features(command, validation_tokens, verifier, hashes["verifier"]),
+            "decoding",  # what the draft meets in serving, whatever the training counts
+            verifier.stop_token_ids,
+        ),
+        run_folder,
+        clearml,
+    )
+    trainer.run()
+    if trainer.rank == 0:
+        seconds = trainer.state.seconds + trainer.train.features.seconds
+        write_json(run_folder / "metrics.json", trainer.metrics())
+        write_json(run_folder / "provenance.json", provenance(parameters, hashes, seconds))
+        if command.output is not None:
+            with whole_folder(command.output) as partial:
+                resumable = shutil.ignore_patterns("*state.pt*")
+                shutil.copytree(run_folder, partial, ignore=resumable, dirs_exist_ok=True)
+        print(f"train: wrote {command.output or run_folder}", flush=True)
+    clearml.close()
+    return run_folder
+
+
+def load_documents(
+    command: TrainCommand, tokenizer: PreTrainedTokenizerBase
+) -> tuple[TokenSet, TokenSet, str]:
+    """Training and validation documents, and the hash of the data they come from.
+
+    `dataset_path` is the tokenise stage's folder, or JSON lines of conversations, which go through
+    the same code with the verifier's own template and 5% held out.
+
+    Raises:
+        InputError: no such data, made with another tokenizer, or nothing in it to learn from.
+    """
+    path, length = command.dataset_path, command.maximum_model_length
+    if path.is_dir():
+        made_with = read_manifest(path)["tokenizer_sha256"]
+        here = tokenizer_hash(command.verifier_model_path)
+        if made_with != here:
+            raise InputError(
+                f"{path}: was made with another tokenizer ({made_with[:12]}) than the verifier's "
+                f"({here[:12]} in {command.verifier_model_path}): run tokenize_dataset again"
+            )
+        sets = [TokenSet.load(path / f"{name}.safetensors") for name in ("train", "validation")]
+        return *(tokens.limited(length) for tokens in sets), sha256_of_folder(path)
+    template = load_template(None, tokenizer)
+    sets = []
+    for conversations in split(read_conversations(path), HELD_OUT):
+        progress = Progress(
+            "tokenize", len(conversations), "conversations", command.progress_seconds
+        )
+        with progress:
+            sets.append(tokenize(conversations, tokenizer, template, length, progress)[0])
+    return *sets, _sha256(sha256_of_file(path) + template)
+
+
+def _features(
+    command: TrainCommand, tokens: TokenSet, verifier: Verifier, verifier_hash: str
+) -> Features:
+    if command.features == "recompute":
+        return RecomputedFeatures(tokens, verifier)
+    return CachedFeatures(tokens, verifier, verifier_hash, command.progress_seconds)
+
+
+@contextmanager
+def _process_group():
+    """Join torchrun's processes; yields (device, number of processes)."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    if world > 1:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    yield device, world
+    if world > 1:
+        # every rank's last all-reduce must be freed before the group is, or gloo's thread and
+        # the interpreter wait for each other; the caller has let go of what holds the group
+        distributed.barrier()
+        distributed.destroy_process_group()
+
+
+def _check_vocabulary(command: TrainCommand, tokens: TokenSet, verifier: Verifier) -> None:
+    largest, size = int(tokens.token_ids.max()), len(verifier.embedding)
+    if largest >= size:
+        raise InputError(
+            f"{command.dataset_path}: has token {largest}, the verifier's vocabulary ends at "
+            f"{size - 1}; the data was made for another model"
+        )
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(f"--cpdir: {folder} cannot be written: {error.strerror}") from None
+
+
+def _code_hash() -> str:
+    """Hash of the project's code in this process, but for what cannot change a result."""
+    left_out = {"eagle.config", "eagle.tracking"}
+    files = {
+        module.__file__
+        for name, module in sys.modules.items()
+        if name.startswith("eagle.") and name not in left_out
+    }
+    return _sha256("".join(sha256_of_file(Path(file)) for file in sorted(files | {__file__})))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    with one_clear_message():
+        train(parse_command(TrainCommand, sys.argv[1:], "eagle/train.py"))

@@ -1,0 +1,104 @@
+"""The large model whose features the draft learns and whose tokens decide."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from eagle.errors import InputError
+from eagle.files import read_json, sha256_of_file
+
+transformers_logging.disable_progress_bar()
+
+
+class Verifier(nn.Module):
+    """A causal language model without gradients.
+
+    H is its hidden size, V its vocabulary. The features are the hidden states AFTER the final
+    norm, to which the head applies directly (EAGLE-1, section 3.1; official `hidden_states[-1]`).
+    """
+
+    def __init__(self, model: nn.Module, stop_token_ids: list[int]):
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.config = model.config
+        self.stop_token_ids = stop_token_ids
+
+    @classmethod
+    def load(
+        cls, folder: Path, dtype: torch.dtype, device: torch.device, attn: str = "sdpa"
+    ) -> "Verifier":
+        """Load from a folder in transformers layout.
+
+        Raises:
+            InputError: no such model, or one whose logits are more than features times head.
+        """
+        try:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, attn_implementation=attn, local_files_only=True
+            )
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: cannot be loaded as a model: {error}") from None
+        except ImportError as error:
+            raise InputError(f"attn = {attn}: not installed here: {error}") from None
+        if getattr(model.get_output_embeddings(), "bias", None) is not None:
+            raise InputError(f"{folder}: its head has a bias, which EAGLE-1 engines do not apply")
+        for scaling in ("final_logit_softcapping", "logits_scaling"):
+            if getattr(model.config, scaling, None) not in (None, 1, 1.0):
+                raise InputError(f"{folder}: uses {scaling}; the draft's logits would differ")
+        return cls(model.to(device), stop_token_ids(folder))
+
+    @property
+    def embedding(self) -> Tensor:
+        """Input embedding [V, H]."""
+        return self.model.get_input_embeddings().weight
+
+    @property
+    def head(self) -> Tensor:
+        """Output head [V, H]: logits = features @ head.T."""
+        return self.model.get_output_embeddings().weight
+
+    @torch.no_grad()
+    def features(self, token_ids: Tensor) -> Tensor:
+        """Features [B, T, H] of token ids [B, T]; the head is not run.
+
+        Rows may be padded on the right: a causal model's earlier positions do not see the padding.
+        """
+        return self.model.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The verifier's tokenizer.
+
+    Raises:
+        InputError: the folder holds none that can be loaded.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: its tokenizer cannot be loaded: {error}") from None
+
+
+def tokenizer_hash(folder: Path) -> str:
+    """SHA-256 of a verifier's tokenizer file."""
+    names = ("tokenizer.json", "tokenizer.model")
+    return sha256_of_file(next(folder / name for name in names if (folder / name).is_file()))
+
+
+def stop_token_ids(folder: Path) -> list[int]:
+    """Tokens that end a reply: the generation config's, else the model config's.
+
+    Raises:
+        InputError: neither names one.
+    """
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        eos = read_json(path).get("eos_token_id") if path.is_file() else None
+        if eos is not None:
+            return [eos] if isinstance(eos, int) else list(eos)
+    raise InputError(
+        f"{folder}: neither generation_config.json nor config.json has an eos_token_id, so "
+        "nothing tells where a reply ends; add it"
+    )

@@ -1,0 +1,26 @@
+"""Stage download_model: put the verifier in transformers layout into resources/verifier."""
+
+import time
+from pathlib import Path
+
+from eagle.config import load_params
+from eagle.errors import one_clear_message
+from eagle.files import whole_folder
+from eagle.hub import fetch_verifier
+from eagle.tracking import say_written
+
+VERIFIER = Path("resources/verifier")
+
+
+def main() -> None:
+    started = time.monotonic()
+    params = load_params().verifier
+    with whole_folder(VERIFIER) as folder:
+        manifest = fetch_verifier(params.source, params.revision, folder)
+    note = f"{len(manifest['files'])} files of {params.source}"
+    say_written("download_model", started, VERIFIER, note=note)
+
+
+if __name__ == "__main__":
+    with one_clear_message():
+        main()

@@ -1,0 +1,59 @@
+"""Stage evaluate: agreement, acceptance, speed and losslessness of the exported draft."""
+
+import time
+from pathlib import Path
+
+from eagle.config import load_params
+from eagle.errors import one_clear_message
+from eagle.evaluation import evaluate
+from eagle.files import sha256_of_file, sha256_of_folder, whole_folder, write_json, write_text
+from eagle.provenance import provenance
+from eagle.template import load_template
+from eagle.tokens import TokenSet
+from eagle.tracking import say_written
+from eagle.verifier import load_tokenizer
+
+VERIFIER = Path("resources/verifier")
+DRAFT = Path("models/export/official")
+TEMPLATE = Path("results/template/chat_template.jinja")
+HELD_OUT = Path("resources/tokens/validation.safetensors")
+RESULTS = Path("results/evaluate")
+
+
+def main() -> None:
+    started = time.monotonic()
+    params = load_params()
+    tokenizer = load_tokenizer(VERIFIER)
+    result = evaluate(
+        params.evaluate,
+        VERIFIER,
+        DRAFT,
+        load_template(str(TEMPLATE), tokenizer),
+        tokenizer,
+        TokenSet.load(HELD_OUT),
+        params.machine.progress_seconds,
+    )
+    inputs = {
+        "verifier": sha256_of_folder(VERIFIER),
+        "draft": sha256_of_folder(DRAFT),
+        "bench": sha256_of_file(Path(params.evaluate.bench)),
+        "held_out": sha256_of_file(HELD_OUT),
+    }
+    with whole_folder(RESULTS) as folder:
+        write_json(folder / "metrics.json", result.metrics)
+        write_json(folder / "details.json", result.details)
+        write_text(folder / "per_prompt.csv", result.per_prompt.to_csv(index=False))
+        seconds = time.monotonic() - started
+        source = provenance(params.evaluate.model_dump(), inputs, seconds)
+        write_json(folder / "provenance.json", source)
+    metrics = result.metrics
+    note = (
+        f"tau {metrics['tau']:.2f}, speed-up {metrics['speedup']:.2f}, "
+        f"lossless {metrics['lossless']}"
+    )
+    say_written("evaluate", started, RESULTS, note=note)
+
+
+if __name__ == "__main__":
+    with one_clear_message():
+        main()

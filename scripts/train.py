@@ -1,0 +1,93 @@
+"""Stage train: start torchrun on eagle/train.py and publish its finished draft."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import eagle.train
+from eagle.config import Params, Recipe, TrainCommand, flags_of, load_params
+from eagle.errors import InputError, one_clear_message
+from eagle.files import whole_folder
+from eagle.tracking import say_written
+
+VERIFIER = Path("resources/verifier")
+TOKENS = Path("resources/tokens")
+RUNS = Path("runs")
+FINISHED = RUNS / "finished"
+DRAFT = Path("models/draft")
+RESULTS = Path("results/train")
+
+
+def main() -> None:
+    started = time.monotonic()
+    params = load_params()
+    torchrun(params.machine.processes, flags_of(command_of(params)))
+    # out of the run folder in one rename each
+    with whole_folder(DRAFT) as drafts:
+        for name in ("best", "last"):
+            (FINISHED / name).rename(drafts / name)
+    with whole_folder(RESULTS) as results:
+        for path in FINISHED.iterdir():
+            path.rename(results / path.name)
+    FINISHED.rmdir()
+    say_written("train", started, DRAFT, RESULTS)
+
+
+def command_of(params: Params) -> TrainCommand:
+    """The page's command for the `train` section on this machine.
+
+    Raises:
+        InputError: processes and accumulation steps do not divide the global batch.
+    """
+    train, machine = params.train, params.machine
+    slots = machine.processes * machine.gradient_accumulation_steps
+    if train.global_batch_size % slots:
+        raise InputError(
+            f"train.global_batch_size = {train.global_batch_size} cannot be divided among "
+            f"{machine.processes} processes x {machine.gradient_accumulation_steps} accumulation "
+            "steps; change machine.processes or machine.gradient_accumulation_steps"
+        )
+    recipe = train.model_dump(include=set(Recipe.model_fields))
+    ticks = machine.processes  # the page's schedule counts updates x processes
+    return TrainCommand(
+        **recipe,
+        verifier_model_path=VERIFIER,
+        dataset_path=TOKENS,
+        cpdir=RUNS,
+        output=FINISHED,
+        micro_batch_size=train.global_batch_size // slots,
+        gradient_accumulation_steps=machine.gradient_accumulation_steps,
+        num_warmup_steps=train.warmup_updates * ticks,
+        num_training_steps=train.max_updates and train.max_updates * ticks,
+        maximum_model_length=params.tokens.maximum_model_length,
+        save=machine.save_updates,
+        clearml_task=f"{machine.processes}processes-{train.global_batch_size}globalbs",
+        progress_seconds=machine.progress_seconds,
+    )
+
+
+def torchrun(processes: int, flags: list[str]) -> None:
+    """Run eagle/train.py in `processes` processes on this machine.
+
+    Raises:
+        InputError: it failed; its own message stands above.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // processes))
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1",
+        f"--nproc_per_node={processes}", eagle.train.__file__, *flags,
+    ]  # fmt: skip
+    finished = subprocess.run(command, env={"OMP_NUM_THREADS": threads} | os.environ)
+    if finished.returncode:
+        raise InputError(
+            f"training ended with exit code {finished.returncode}; what went wrong stands above, "
+            "in the line that begins with `error:`. Nothing was published; start it again to go "
+            f"on from the last state in {RUNS}/"
+        )
+
+
+if __name__ == "__main__":
+    with one_clear_message():
+        main()

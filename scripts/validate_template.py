@@ -1,0 +1,46 @@
+"""Stage validate_template: prove that the chat template marks the replies and nothing else."""
+
+import time
+from pathlib import Path
+
+from eagle.config import load_params
+from eagle.errors import one_clear_message
+from eagle.files import whole_folder, write_json, write_text
+from eagle.pages import render
+from eagle.sharegpt import read_conversations
+from eagle.template import encode, load_template, spans, validate
+from eagle.tracking import say_written
+from eagle.verifier import load_tokenizer, stop_token_ids
+
+VERIFIER = Path("resources/verifier")
+REPLIES = Path("resources/replies/train.jsonl")
+TEMPLATE = Path("results/template")
+SHOWN = 5
+
+
+def main() -> None:
+    started = time.monotonic()
+    params = load_params()
+    tokenizer = load_tokenizer(VERIFIER)
+    template = load_template(params.template.file, tokenizer)
+    rows = read_conversations(REPLIES)[: params.template.sample]
+    report = validate(tokenizer, template, rows, stop_token_ids(VERIFIER))
+    length = params.tokens.maximum_model_length
+    shown = [
+        {"id": row["id"], "spans": spans(tokenizer, encode(tokenizer, template, messages, length))}
+        for row in rows[:SHOWN]
+        if (messages := row["messages"])
+    ]
+    with whole_folder(TEMPLATE) as folder:
+        write_text(folder / "chat_template.jinja", template)
+        write_json(folder / "report.json", report)
+        write_text(
+            folder / "report.html", render("template.html.jinja", report=report, shown=shown)
+        )
+    note = f"{report['conversations']} conversations, {report['mask_share']:.0%} of tokens masked"
+    say_written("validate_template", started, TEMPLATE, note=note)
+
+
+if __name__ == "__main__":
+    with one_clear_message():
+        main()

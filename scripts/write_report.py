@@ -1,0 +1,55 @@
+"""Stage write_report: one page, as Markdown and as HTML, on the whole run."""
+
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from eagle.config import load_params
+from eagle.errors import one_clear_message
+from eagle.files import read_json, whole_folder, write_text
+from eagle.pages import render
+from eagle.report import charts, story
+from eagle.tracking import say_written
+
+RESULTS = Path("results")
+TOKENS = Path("resources/tokens/manifest.json")
+PLOTS = RESULTS / "plots"
+MARKDOWN, HTML = RESULTS / "report.md", RESULTS / "report.html"
+
+
+def main() -> None:
+    started = time.monotonic()
+    params = load_params().model_dump()
+    trained = read_json(RESULTS / "train/metrics.json")
+    measured = read_json(RESULTS / "evaluate/metrics.json")
+    details = read_json(RESULTS / "evaluate/details.json")
+    train_source = read_json(RESULTS / "train/provenance.json")
+    per_prompt = pd.read_csv(RESULTS / "evaluate/per_prompt.csv")
+    pictures = charts(
+        pd.read_csv(RESULTS / "train/history.csv"),
+        pd.read_csv(RESULTS / "train/validations.csv"),
+        measured,
+        per_prompt,
+    )
+    values = story(trained, measured, details, per_prompt) | {
+        "params": params,
+        "details": details,
+        "per_prompt": per_prompt.to_dict("records"),
+        "tokens": read_json(TOKENS),
+        "template": read_json(RESULTS / "template/report.json"),
+        "train_source": train_source,
+        "evaluate_source": read_json(RESULTS / "evaluate/provenance.json"),
+        "charts": pictures,
+    }
+    with whole_folder(PLOTS) as folder:
+        for name, picture in pictures.items():
+            write_text(folder / f"{name}.svg", picture)
+    write_text(MARKDOWN, render("report.md.jinja", **values))
+    write_text(HTML, render("report.html.jinja", **values))
+    say_written("write_report", started, MARKDOWN, HTML)
+
+
+if __name__ == "__main__":
+    with one_clear_message():
+        main()
