@@ -141,6 +141,9 @@ class Recipe(Section):
     """bf16: the draft computes in bfloat16 over its float32 weights."""
     attn: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     """Attention backend of the verifier and the draft."""
+    initialization: Literal["random", "least_squares"] = "random"
+    """random: normal weights (official code). least_squares: `fc` begins at the best linear
+    prediction of the next feature, the layer around it as the identity."""
     features: Literal["cache", "recompute"] = "recompute"
     """cache: the verifier's features are computed once and kept in $EAGLE_CACHE (default
     .cache/eagle). recompute: the verifier runs again in every epoch."""

@@ -72,7 +72,7 @@ def chain(
     prefill_seconds = clock.lap()
     generation = Generation([token], prefill_seconds, 0.0, 0)
     # pairs (f_t, token t + 1) that the draft has not seen yet, all with true features
-    pending = prompt[1:] + [token]
+    pending = [*prompt[1:], token]
     while not _finished(generation.token_ids, verifier.stop_token_ids, maximum_new_tokens):
         drafted = drafting.propose(features, pending, draft_length)
         features = session.step([token, *drafted.tolist()])  # [k + 1, H]

@@ -93,16 +93,6 @@ class Draft(nn.Module):
         self.layers = nn.ModuleList([_Layer(config)])
         self.rotary = LlamaRotaryEmbedding(config)
 
-    def initialize(self, seed: int) -> None:
-        """Draw the initial weights: normal, `initializer_range` wide; norms one, biases zero."""
-        generator = torch.Generator().manual_seed(seed)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                initial = torch.randn(module.weight.shape, generator=generator)
-                module.weight.data.copy_(initial * self.config.initializer_range)
-                if module.bias is not None:
-                    module.bias.data.zero_()
-
     def forward(
         self, features: Tensor, embeddings: Tensor, positions: Tensor, attend: Attend
     ) -> Tensor:

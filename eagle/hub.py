@@ -1,4 +1,4 @@
-"""Where models and data come from: an installed package, a local folder, or the Hugging Face hub."""
+"""Where models and data come from: an installed package, a local folder, or the hub."""
 
 import importlib.metadata
 import importlib.util
@@ -140,7 +140,6 @@ def _check_model_folder(folder: Path, source: str) -> None:
 @contextmanager
 def _hub_errors(repository: str, key: str) -> Iterator[None]:
     """Translate the hub client's exceptions into what the user should do."""
-    import httpx
     from huggingface_hub import errors
 
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -163,10 +162,17 @@ def _hub_errors(repository: str, key: str) -> Iterator[None]:
         raise InputError(
             f"{where}: the repository has no such revision; look it up at {endpoint}"
         ) from None
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, httpx.HTTPError):
-        raise InputError(
-            f"{where}: the hub at {endpoint} cannot be reached and nothing is stored here; "
-            "check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or use a local path"
-        ) from None
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        raise _unreachable(where, endpoint, error) from None
     except errors.EntryNotFoundError:
         raise InputError(f"{where}: the repository has no such file") from None
+    except errors.HTTPError as error:  # the client library's own: refused, timed out, 5xx
+        raise _unreachable(where, endpoint, error) from None
+
+
+def _unreachable(where: str, endpoint: str, error: Exception) -> InputError:
+    return InputError(
+        f"{where}: the hub at {endpoint} cannot be reached and nothing is stored here "
+        f"({' '.join(str(error).split())[:120]}); check the network, HF_ENDPOINT and "
+        "HF_HUB_OFFLINE, or use a local path"
+    )

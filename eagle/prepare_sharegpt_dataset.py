@@ -10,11 +10,11 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a file: its own folder would stand in front of packages
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from eagle.config import PrepareShareGptCommand, parse_command  # noqa: E402
-from eagle.errors import one_clear_message  # noqa: E402
-from eagle.files import write_json_lines  # noqa: E402
-from eagle.sharegpt import prepare  # noqa: E402
-from eagle.tracking import say_written  # noqa: E402
+from eagle.config import PrepareShareGptCommand, parse_command
+from eagle.errors import one_clear_message
+from eagle.files import write_json_lines
+from eagle.sharegpt import prepare
+from eagle.tracking import say_written
 
 if __name__ == "__main__":
     with one_clear_message():

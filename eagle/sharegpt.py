@@ -26,6 +26,8 @@ ROLES = {
     "bard": "assistant",
     "assistant": "assistant",
 }
+# Keys of the list of turns, of a turn's role and of its text: ShareGPT's, and the messages form.
+FORMS = (("conversations", "from", "value"), ("messages", "role", "content"))
 SYSTEM_PROMPTS = Path(__file__).parents[1] / "resources" / "system_prompts"
 
 
@@ -177,18 +179,17 @@ def _rows(file: Path) -> list:
 
 def _messages(row: object, where: str) -> list[dict]:
     """Turns of one row, in ShareGPT's or in the messages form, as role and content."""
-    for turns_key, role_key, text_key in (
-        ("conversations", "from", "value"),
-        ("messages", "role", "content"),
-    ):
-        if isinstance(row, dict) and isinstance(row.get(turns_key), list):
-            break
-    else:
+    form = next(
+        (form for form in FORMS if isinstance(row, dict) and isinstance(row.get(form[0]), list)),
+        None,
+    )
+    if form is None:
         found = f"keys {sorted(row)}" if isinstance(row, dict) else f"a {type(row).__name__}"
         raise InputError(
             f'{where}: found {found}, expected {{"conversations": [{{"from", "value"}}, ...]}} '
             'or {"messages": [{"role", "content"}, ...]}'
         )
+    turns_key, role_key, text_key = form
     messages = []
     for number, turn in enumerate(row[turns_key]):
         if not isinstance(turn, dict) or not {role_key, text_key} <= turn.keys():

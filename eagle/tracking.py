@@ -20,7 +20,7 @@ class Progress:
     def __init__(self, what: str, total: float, unit: str, seconds: float = 10.0):
         """Args: seconds: time between plain lines."""
         self.what, self.total, self.unit, self.seconds = what, total, unit, seconds
-        self.done = 0.0
+        self.done, self.note = 0.0, ""
         self.shown = os.environ.get("RANK", "0") == "0"
         self.bar = None
 
@@ -41,19 +41,21 @@ class Progress:
         return self
 
     def advance(self, amount: float = 1, note: str = "") -> None:
-        """Say that `amount` more units are done; `note` stands at the end of the line."""
+        """Say that `amount` more units are done; `note` stands at the end of the line until
+        another comes."""
         self.done += amount
+        self.note = note or self.note
         now = time.monotonic()
         rate = self.done / max(now - self.started, 1e-9)
         if self.bar is not None:
             rate_text = f"{rate:,.1f} {self.unit}/s"
-            self.bar.update(self.task, completed=self.done, rate=rate_text, note=note)
+            self.bar.update(self.task, completed=self.done, rate=rate_text, note=self.note)
         elif self.shown and now - self.last_line >= self.seconds:
             self.last_line = now
             left = (self.total - self.done) / rate
             print(
                 f"{self.what}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, "
-                f"{rate:,.1f}/s, {left:,.0f} s left{'; ' + note if note else ''}",
+                f"{rate:,.1f}/s, {left:,.0f} s left{'; ' + self.note if self.note else ''}",
                 file=sys.stderr,
                 flush=True,
             )

@@ -33,6 +33,7 @@ from eagle.files import (  # noqa: E402
     whole_folder,
     write_json,
 )
+from eagle.initialization import initialize_random  # noqa: E402
 from eagle.provenance import provenance  # noqa: E402
 from eagle.sharegpt import read_conversations, split  # noqa: E402
 from eagle.template import load_template  # noqa: E402
@@ -86,7 +87,7 @@ def _train(command: TrainCommand, device: torch.device, world: int) -> Path:
     _make_writable(run_folder)
 
     draft = Draft(config)
-    draft.initialize(command.seed)
+    initialize_random(draft, command.seed)
     clearml = ClearML(command.clearml_project, command.clearml_task, parameters)
     trainer = Trainer(
         command,

@@ -25,6 +25,7 @@ from eagle.draft import Draft, attend_within_documents
 from eagle.errors import InputError
 from eagle.features import Features
 from eagle.files import write_text
+from eagle.initialization import initialize_least_squares
 from eagle.loss import Sums, eagle_loss
 from eagle.tokens import TokenSet
 from eagle.tracking import ClearML, Progress
@@ -32,6 +33,8 @@ from eagle.verifier import Verifier
 
 # Updates between looks at the losses: each look makes the host wait for the device.
 LOOK_EVERY = 10
+# Counted positions to which least squares fits the first weights: many per unknown of a row.
+FITTED_POSITIONS = 100_000
 
 
 @dataclass
@@ -157,6 +160,8 @@ class Trainer:
         )
         self.state_path = run_folder / "state.pt"
         self.state = RunState.resume(self.state_path, draft, self.optimizer)
+        if command.initialization == "least_squares" and self.state.update == 0:
+            initialize_least_squares(draft, self._pairs())
         self.model = DistributedDataParallel(draft) if self.world > 1 else draft
         self.lengths = train.tokens.bounds.diff().tolist()
         self.micro_steps = command.gradient_accumulation_steps
@@ -222,6 +227,18 @@ class Trainer:
             "train_tokens_per_second": round(masked / seconds, 1),
             "peak_memory_mb": round(peak_memory_mb(self.device)),
         }
+
+    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """This rank's share of the counted training pairs, up to FITTED_POSITIONS in all."""
+        documents, total = [], 0
+        while len(documents) < len(self.train.tokens) and total < FITTED_POSITIONS:
+            documents.append(len(documents))
+            total += self.train.number_counted(documents[-1:])
+        for document in documents[self.rank :: self.world]:
+            batch = self._batch(self.train, [document], epoch=None)
+            embeddings = self.verifier.embedding[batch.next_tokens].float()
+            inputs = torch.cat([embeddings, batch.features], dim=-1)[batch.counted]
+            yield inputs, batch.targets.float()
 
     def _announce(self) -> None:
         share = self.end / self.total

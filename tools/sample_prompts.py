@@ -883,15 +883,15 @@ def bench_prompts() -> list[dict]:
         ],
         "extraction": [
             [
-                "From this advert, list the skills wanted and the hours: The Blue Door theatre seeks "
-                "a lighting assistant for 15 hours a week, mainly evenings. Some knowledge of "
-                "electrics and a head for heights are needed; a driving licence helps. Send a short "
-                "note to Carla Voss by 20 October.",
+                "From this advert, list the skills wanted and the hours: The Blue Door theatre "
+                "seeks a lighting assistant for 15 hours a week, mainly evenings. Some knowledge of "
+                "electrics and a head for heights are needed; a driving licence helps. Send a "
+                "short note to Carla Voss by 20 October.",
                 "What is optional, and what is required?",
             ],
             [
-                "Toll bridge prices: car $35, motorbike $18, pedestrian $9, bicycle $4, dogs travel "
-                "free. Under-sixes pay nothing. Give these prices as a JSON object."
+                "Toll bridge prices: car $35, motorbike $18, pedestrian $9, bicycle $4, dogs "
+                "travel free. Under-sixes pay nothing. Give these prices as a JSON object."
             ],
             [
                 "Who did what in this story? Hana found the wallet, Yusuf read the address on the "
@@ -936,7 +936,8 @@ def bench_prompts() -> list[dict]:
         ],
         "planning_and_advice": [
             [
-                "Our choir sings in public for the first time in six weeks. Set out a rehearsal plan.",
+                "Our choir sings in public for the first time in six weeks. Set out a rehearsal "
+                "plan.",
                 "Two singers fall ill a day before. What now?",
             ],
             ["I inherited a large stamp collection and know nothing about it. Advise me."],

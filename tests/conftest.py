@@ -1,0 +1,53 @@
+"""What several tests share: the tiny verifier, and commands run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import MARKED, make_messages, make_verifier, write_json_lines
+
+ROOT = Path(__file__).parents[1]
+os.environ["OMP_NUM_THREADS"] = "1"  # two tests run at a time on two cores
+
+
+@pytest.fixture(scope="session")
+def tiny_verifier(tmp_path_factory) -> Path:
+    """A verifier whose own template has no generation markers."""
+    return make_verifier(tmp_path_factory.mktemp("tiny") / "verifier")
+
+
+@pytest.fixture(scope="session")
+def marked_verifier(tmp_path_factory) -> Path:
+    """A verifier whose own template has generation markers, as the page's training expects."""
+    return make_verifier(tmp_path_factory.mktemp("tiny") / "marked", MARKED)
+
+
+@pytest.fixture(scope="session")
+def messages_file(tmp_path_factory) -> Path:
+    return write_json_lines(tmp_path_factory.mktemp("tiny") / "data.jsonl", make_messages(40))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Run a command from a folder and return what it printed; HOME is empty and no tracker set."""
+
+    def _run(*command, cwd: Path = ROOT, code: int = 0, **environment: str):
+        clean = {name: value for name, value in os.environ.items() if "CLEARML" not in name}
+        path = f"{Path(sys.executable).parent}:{clean['PATH']}"
+        finished = subprocess.run(
+            [str(part) for part in command],
+            cwd=cwd,
+            env=clean
+            | {"PATH": path, "HOME": str(tmp_path), "EAGLE_CACHE": str(tmp_path / "cache")}
+            | environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert (finished.returncode == 0) == (code == 0), finished.stdout + finished.stderr
+        return finished
+
+    return _run

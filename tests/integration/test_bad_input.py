@@ -1,0 +1,131 @@
+"""Bad input ends in one clear message, a non-zero exit and nothing half-written."""
+
+import json
+import re
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.integration.conftest import Project, executed
+from tests.integration.test_commands import page_flags, torchrun
+from tests.tiny import make_conversations, make_verifier, write_json_lines
+
+
+def only_message(output: str) -> str:
+    """The one line that begins with `error:`; there is no traceback beside it."""
+    assert "Traceback" not in output, output
+    (message,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    return message
+
+
+def conversations_file(project: Project):
+    return project.folder / "resources/conversations/tiny.json"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (None, "the folder holds no .json file"),
+        ("", "tiny.json: the file is empty"),
+        ("<html></html>", "tiny.json: not valid JSON at line 1, column 1"),
+        (json.dumps(make_conversations(9))[:-40], "tiny.json: not valid JSON.*cut off"),
+        ('[{"text": "x"}]', r"tiny.json, row 0: found keys \['text'\], expected"),
+        (
+            json.dumps([*make_conversations(3), {"id": 1, "conversations": [
+                {"from": "alien", "value": "hello"}]}]),
+            "tiny.json, row 3, turn 0: unknown role 'alien'; expected one of",
+        ),
+        (
+            json.dumps([{"id": 1, "conversations": [{"from": "human", "value": "hi"}]}]),
+            "no usable conversation; all 1 rejected, the first because: no user turn with a reply",
+        ),
+    ],
+)  # fmt: skip
+def test_conversations_that_cannot_be_used(project: Project, content, expected):
+    path = conversations_file(project)
+    before = path.read_text()
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    output = project("dvc", "repro", "prepare_sharegpt", code=1)
+    assert re.search(expected, only_message(output)), output
+    left = [path.name for path in (project.folder / "resources").iterdir()]
+    assert not any(name.endswith(".partial") for name in left)
+    path.write_text(before)  # DVC goes on once the input is right again
+    assert executed(project("dvc", "repro", "tokenize_dataset")) == []
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "stage", "expected"),
+    [
+        ("verifier", {"source": "path:docker"}, "download_model", "not a model in transformers"),
+        ("verifier", {"source": "package:llm-absent", "revision": "1"}, "download_model",
+         "the package is not installed; run"),
+        ("template", {"file": None}, "validate_template",
+         "the verifier's own chat template: no {% generation %}"),
+        ("tokens", {"maximum_model_length": 3}, "tokenize_dataset",
+         "has an assistant token within 3 tokens: nothing to learn from"),
+        ("train", {"learning_rte": 1}, "train", "train.learning_rte = 1: unknown key"),
+        ("train", {"global_batch_size": 3}, "train", "cannot be divided among 2 processes"),
+        ("evaluate", {"bench": "resources/bench/absent.jsonl"}, "evaluate", "no such file"),
+    ],
+)  # fmt: skip
+def test_parameters_that_cannot_be_used(project: Project, section, values, stage, expected):
+    project.set("machine", processes=2)
+    project.set(section, **values)
+    output = project("python", "-m", f"scripts.{stage}", code=1)
+    assert expected in only_message(output)
+    for folder in ("resources", "results", "models"):
+        assert not list((project.folder / folder).glob(".*.partial"))
+
+
+def test_a_failing_worker_shows_its_own_message_and_leaves_the_draft_alone(project: Project):
+    wrong = ROOT / "resources/eagle_config.json"
+    project.set("train", eagle_config_path=str(wrong))
+    project.set("machine", processes=2)
+    output = project("dvc", "repro", "train", code=1)
+    assert "error: " in output
+    assert "hidden_size is 4096, the verifier's is 32" in output
+    assert "training ended with exit code" in output
+    assert not (project.folder / "runs/finished").exists()
+    project.set("train", eagle_config_path=None)
+    assert executed(project("dvc", "repro")) == []
+    assert (project.folder / "models/draft/best/model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        (["--dataset-path", "absent.jsonl"], "absent.jsonl: there is no such file"),
+        (["--verifier-model-path", "docker"], "docker: .*cannot be loaded"),
+        (["--save", "0"], "--save = '0'.*greater than or equal to 1"),
+        (["--cpdir", "/proc/nowhere"], "--cpdir: /proc/nowhere.* cannot be written"),
+        (["--num-warmup-steps", "500", "--num-training-steps", "100"], "warm-up of 500 updates"),
+        (["--attn", "flash_attention_2"], "flash_attention_2"),
+        (["--learning-rate", "1e30"], "update .*: the loss is .*; the draft is lost"),
+    ],
+)
+def test_flags_that_cannot_be_used(run, marked_verifier, messages_file, tmp_path, more, expected):
+    flags = page_flags(marked_verifier, messages_file, tmp_path / "cp", *more)
+    finished = run("python", *flags, code=1)
+    assert re.search(expected, only_message(finished.stderr)), finished.stderr
+
+
+def test_data_of_another_tokenizer_or_without_markers_is_refused(
+    run, project: Project, tiny_verifier, messages_file, tmp_path
+):
+    other = make_verifier(tmp_path / "other")
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    tokenizer["added_tokens"][0]["lstrip"] = True
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    tokens = project.folder / "resources/tokens"
+    finished = run("python", *page_flags(other, tokens, tmp_path / "cp"), code=1)
+    assert "was made with another tokenizer" in only_message(finished.stderr)
+    finished = run(*torchrun(), *page_flags(tiny_verifier, messages_file, tmp_path / "cp"), code=1)
+    assert "error: the verifier's own chat template: no {% generation %}" in finished.stderr
+    empty = write_json_lines(tmp_path / "empty.jsonl", [{"id": 0, "messages": []}])
+    finished = run("python", *page_flags(tiny_verifier, empty, tmp_path / "cp"), code=1)
+    assert "empty.jsonl, conversation 1" in only_message(finished.stderr) or (
+        "no {% generation %}" in finished.stderr
+    )

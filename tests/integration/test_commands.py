@@ -1,0 +1,174 @@
+"""The page's two commands, verbatim with small values, and torchrun's behaviour under them."""
+
+import csv
+import json
+import sys
+import time
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import ROOT
+from tests.tiny import make_conversations
+
+FLOAT32 = [
+    "--mixed-precision", "no", "--verifier-model-lm-head-dtype", "float32",
+    "--verifier-model-dtype", "float32", "--eagle-dtype", "float32",
+]  # fmt: skip
+
+
+def page_flags(verifier, data, cpdir, *more: str) -> list[str]:
+    """All 26 flags of the page, small values; later ones win."""
+    config = cpdir.parent / "eagle_config.json"
+    page = json.loads((ROOT / "resources/eagle_config.json").read_text())
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
+    config.write_text(json.dumps(page | heads | {"hidden_size": 32, "intermediate_size": 48}))
+    return [
+        "eagle/train.py",
+        "--micro-batch-size", "4", "--gradient-accumulation-steps", "2",
+        "--num-warmup-steps", "2", "--num-training-steps", "131072", "--epochs", "2",
+        "--clearml-project", "eagle", "--clearml-task", "1gpus-8microbs-2accum-16globalbs",
+        "--verifier-model-path", str(verifier), "--dataset-path", str(data),
+        "--eagle-config-path", str(config),
+        "--learning-rate", "2e-4", "--maximum-model-length", "2048",
+        "--noise-low", "-0.1", "--noise-high", "0.1", "--v-w", "1.0", "--p-w", "0.1",
+        "--grad-clip", "0.5", "--b1", "0.9", "--b2", "0.95", "--cpdir", str(cpdir),
+        "--save", "4", "--mixed-precision", "bf16",
+        "--verifier-model-lm-head-dtype", "bfloat16", "--verifier-model-dtype", "bfloat16",
+        "--eagle-dtype", "bfloat16", "--attn", "sdpa", *more,
+    ]  # fmt: skip
+
+
+def torchrun(processes: int = 1) -> list[str]:
+    return ["torchrun", "--nnodes=1", f"--nproc_per_node={processes}"]
+
+
+def history(folder) -> list[dict]:
+    return list(csv.DictReader((folder / "history.csv").open()))
+
+
+def test_the_pages_training_command(run, marked_verifier, messages_file, tmp_path):
+    flags = page_flags(marked_verifier, messages_file, tmp_path / "cp")
+    assert sum(flag.startswith("--") for flag in flags) == 26
+    finished = run(*torchrun(), *flags)
+    (folder,) = (tmp_path / "cp").iterdir()
+    for name in ("best", "last"):
+        config = json.loads((folder / name / "config.json").read_text())
+        verifier = json.loads((marked_verifier / "config.json").read_text())
+        for key in ("vocab_size", "max_position_embeddings", "rope_parameters"):
+            assert config[key] == verifier[key]
+        weights = load_file(folder / name / "model.safetensors")
+        assert not any(key.startswith("module.") for key in weights)
+        assert str(weights["fc.weight"].dtype) == "torch.float32"
+    rows = history(folder)
+    # 40 conversations, 5% held out: 38 in updates of 8, two epochs; all of it in the schedule
+    assert [int(row["update"]) for row in rows] == list(range(10))
+    assert float(rows[-1]["learning_rate"]) == pytest.approx(
+        2e-4 * (131072 - 9) / (131072 - 2), rel=1e-3
+    )
+    assert "0% of the schedule used" in finished.stderr
+
+
+def test_one_and_two_processes_have_the_same_loss_curve(
+    run, marked_verifier, messages_file, tmp_path
+):
+    curves = []
+    for processes, micro, features in ((1, 4, "cache"), (2, 2, "recompute"), (2, 1, "cache")):
+        out = tmp_path / f"out-{processes}-{micro}"
+        accumulation = 8 // (micro * processes)
+        flags = page_flags(
+            marked_verifier, messages_file, tmp_path / "cp", *FLOAT32,
+            "--micro-batch-size", str(micro), "--learning-rate", "2e-3",
+            "--gradient-accumulation-steps", str(accumulation), "--features", features,
+            "--num-warmup-steps", str(2 * processes),
+            "--num-training-steps", str(10 * processes), "--output", str(out),
+        )  # fmt: skip
+        run(*torchrun(processes), *flags)
+        rows = history(out)
+        curves.append([(float(r["loss"]), float(r["top1"])) for r in rows])
+        curves[-1] += [
+            (float(r["validation_loss"]), float(r["validation_top1"]))
+            for r in csv.DictReader((out / "validations.csv").open())
+        ]
+    assert curves[0][0][0] - curves[0][-3][0] > 0.01  # it learns something to compare
+    for other in curves[1:]:
+        for (loss, top1), (other_loss, other_top1) in zip(curves[0], other, strict=True):
+            assert other_loss == pytest.approx(loss, abs=1e-4)
+            assert other_top1 == pytest.approx(top1, abs=0.02)
+
+
+def test_the_same_command_started_again_goes_on_where_it_stopped(
+    run, marked_verifier, messages_file, tmp_path
+):
+    """Killed in the middle, then run to the end: the weights of one uninterrupted run."""
+    import os
+    import signal
+    import subprocess
+
+    weights = []
+    for name in ("whole", "killed"):
+        flags = page_flags(
+            marked_verifier, messages_file, tmp_path / name, *FLOAT32, "--epochs", "40",
+            "--save", "3", "--learning-rate", "1e-3", "--num-training-steps", "200",
+        )  # fmt: skip
+        if name == "killed":
+            process = subprocess.Popen(
+                [sys.executable, *flags], cwd=ROOT,
+                env=os.environ | {"HOME": str(tmp_path)},
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+            until = time.monotonic() + 120
+            while not list((tmp_path / name).glob("*/state.pt")) and time.monotonic() < until:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert not list((tmp_path / name).glob("*/last"))
+        finished = run(sys.executable, *flags)
+        assert ("resumed at update" in finished.stderr) == (name == "killed")
+        (folder,) = (tmp_path / name).iterdir()
+        weights.append((folder / "last/model.safetensors").read_bytes())
+    assert weights[0] == weights[1]
+
+
+def test_the_pages_data_command_with_a_local_file(run, tmp_path):
+    source = tmp_path / "sharegpt.json"
+    source.write_text(json.dumps(make_conversations(20)))
+    for size, count in ((["--frac", "1.0"], 20), (["--n", "5"], 5)):
+        output = tmp_path / "out.jsonl"
+        finished = run(
+            "python3", "eagle/prepare_sharegpt_dataset.py", *size, "--output", output,
+            "--source", source,
+        )  # fmt: skip
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+        assert len(rows) == count
+        assert set(rows[0]) == {"id", "messages"}
+        assert [m["role"] for m in rows[0]["messages"]][:3] == ["system", "user", "assistant"]
+        assert rows[0]["messages"][0]["content"].startswith("You are a helpful, respectful")
+        assert f"{count} conversations, 0 rejected" in finished.stdout
+    first = output.read_bytes()
+    run("python3", "eagle/prepare_sharegpt_dataset.py", "--n", "5", "--output", output,
+        "--source", source)  # fmt: skip
+    assert output.read_bytes() == first
+
+
+def test_clearml_offline_holds_what_was_reported(run, marked_verifier, messages_file, tmp_path):
+    flags = page_flags(marked_verifier, messages_file, tmp_path / "cp", "--epochs", "1")
+    run(*torchrun(), *flags, CLEARML_OFFLINE_MODE="1", CLEARML_CACHE_DIR=str(tmp_path / "clearml"))
+    (session,) = [p for p in (tmp_path / "clearml/offline").iterdir() if p.is_dir()]
+    events = [
+        event
+        for line in (session / "metrics.jsonl").read_text().splitlines()
+        for event in json.loads(line)
+        if event.get("type") == "training_stats_scalar"
+    ]
+    reported = {(event["metric"], event["variant"]): event["value"] for event in events}
+    wanted = ["loss", "regression", "classification", "top1", "learning_rate", "gradient_norm",
+              "masked_tokens_per_second"]  # fmt: skip
+    assert {("train", name) for name in wanted} <= reported.keys()
+    assert {("validation", "loss"), ("validation", "top1")} <= reported.keys()
+    (folder,) = (tmp_path / "cp").iterdir()
+    last = history(folder)[-1]
+    for name in ("loss", "regression", "top1", "gradient_norm"):
+        assert reported["train", name] == pytest.approx(float(last[name]), rel=1e-4)
+    task = json.loads((session / "task.json").read_text())
+    assert task["name"] == "1gpus-8microbs-2accum-16globalbs"

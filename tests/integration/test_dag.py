@@ -1,0 +1,157 @@
+"""DVC and Snakemake on one DAG: what reruns, what does not, what is restored."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import yaml
+
+from tests.integration.conftest import Project, executed
+
+STAGES = [
+    "download_model", "prepare_sharegpt", "regenerate_replies", "validate_template",
+    "tokenize_dataset", "train", "export_checkpoint", "evaluate", "write_report",
+]  # fmt: skip
+METRICS = {
+    "results/train/metrics.json": {
+        "validation_loss", "validation_top1", "train_tokens_per_second", "peak_memory_mb",
+    },
+    "results/evaluate/metrics.json": {
+        "tau", "alpha_0", "alpha_1", "alpha_2", "alpha_3", "alpha_4", "top1_agreement",
+        "speedup", "tokens_per_second", "lossless",
+    },
+}  # fmt: skip
+
+
+def test_a_repro_leaves_every_result_and_a_second_does_nothing(project: Project):
+    for path, keys in METRICS.items():
+        assert set(json.loads((project.folder / path).read_text())) == keys
+    assert json.loads((project.folder / "results/evaluate/metrics.json").read_text())["lossless"]
+    report = (project.folder / "results/report.md").read_text()
+    assert "acceptance length τ" in report
+    page = (project.folder / "results/report.html").read_text()
+    assert page.count("<svg") == 4
+    assert "http" not in page.replace("http://www.w3.org", "")  # readable without a network
+    for name in ("best", "last"):
+        assert (project.folder / "models/draft" / name / "model.safetensors").is_file()
+    source = json.loads((project.folder / "results/train/provenance.json").read_text())
+    assert source["git_commit"]
+    assert str(project.folder.parent) not in json.dumps(source)
+    output = project("dvc", "repro")
+    assert executed(output) == []
+    assert "up to date" in output
+
+
+def test_only_what_a_parameter_touches_reruns(project: Project):
+    project.set("train", learning_rate=0.002)
+    output = project("dvc", "repro")
+    assert executed(output) == ["train", "export_checkpoint", "evaluate", "write_report"]
+    project.set("evaluate", draft_length=2)
+    assert executed(project("dvc", "repro")) == ["evaluate", "write_report"]
+    project.set("machine", progress_seconds=1, save_updates=3, processes=2)
+    project.edit("eagle/config.py", '"""Passes over the training', '"""Rounds over the training')
+    project.edit("eagle/config.py", "epochs: int = Field(4", "epochs: int = Field(5")
+    (project.folder / "README.md").write_text("changed")
+    assert executed(project("dvc", "repro")) == []
+
+
+def test_changed_code_reruns_what_imports_it(project: Project):
+    project.edit("eagle/report.py", "nats a position", "nats for a position")
+    assert executed(project("dvc", "repro")) == ["write_report"]
+
+
+def test_snakemake_after_dvc_runs_no_stage_and_then_has_nothing_to_do(project: Project):
+    assert executed(project("snakemake", "--cores", "4")) == []
+    assert "Nothing to be done" in project("snakemake", "--cores", "4")
+    project.set("evaluate", seed=1)
+    output = project("snakemake", "--cores", "4")
+    assert executed(output) == ["evaluate", "write_report"]
+    assert "Nothing to be done" in project("snakemake", "--cores", "4")
+    assert executed(project("dvc", "repro")) == []
+
+
+def test_snakemake_alone_runs_the_chain_up_to_its_target(project: Project):
+    project.set("sharegpt", n=20, frac=None)
+    output = project("snakemake", "--cores", "4", "train")
+    ran = executed(output)
+    assert ran[0] == "prepare_sharegpt"
+    assert ran[-1] == "train"
+    assert not {"download_model", "export_checkpoint", "evaluate"} & set(ran)
+    assert executed(project("dvc", "repro", "train")) == []
+
+
+def test_deleted_outputs_are_restored_not_computed(project: Project):
+    metrics = (project.folder / "results/evaluate/metrics.json").read_text()
+    for tool in (["dvc", "repro"], ["snakemake", "--cores", "4"]):
+        for name in ("models", "results", "resources/tokens"):
+            shutil.rmtree(project.folder / name)
+        assert executed(project(*tool)) == []
+        assert (project.folder / "results/evaluate/metrics.json").read_text() == metrics
+        assert (project.folder / "models/draft/best/model.safetensors").is_file()
+
+
+def test_snakemake_shows_the_dag(project: Project):
+    rules = project("snakemake", "--list-rules", "-q").split()
+    assert set(rules) & set(STAGES) == set(STAGES)
+    assert "Nothing to be done" in project("snakemake", "-n") or "job" in project("snakemake", "-n")
+    graph = project("snakemake", "--rulegraph")
+    assert all(stage in graph for stage in STAGES)
+    project("snakemake", "--lint")
+    project("snakemake", "--cores", "4")
+    project("snakemake", "--report", "report.html")
+    assert (project.folder / "report.html").stat().st_size > 10_000
+
+
+def test_snakemake_refuses_wrong_parameters(project: Project):
+    project.set("train", learning_rte=1)
+    output = project("snakemake", "-n", code=1)
+    assert "learning_rte" in output
+
+
+def test_experiments_stand_side_by_side(project: Project):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (show,) = [line for line in readme.splitlines() if line.startswith("dvc exp show")]
+    for name, rate in (("slow", "0.001"), ("fast", "0.004")):
+        project("dvc", "exp", "run", "-n", name, "-S", f"train.learning_rate={rate}")
+    table = project("sh", "-c", show + " --csv")
+    rows = list(csv.DictReader(table[table.index("Experiment") :].splitlines()))
+    by_name = {row["Experiment"]: row for row in rows}
+    assert by_name["slow"]["train.learning_rate"] == "0.001"
+    assert by_name["fast"]["train.learning_rate"] == "0.004"
+    for keys in METRICS.values():
+        assert keys <= set(rows[0])
+    assert by_name["slow"]["tau"]
+    assert not any("eagle/" in column or "resources/" in column for column in rows[0])
+
+
+def test_an_experiment_in_a_copy_runs_the_copys_code(project: Project):
+    project.edit("eagle/report.py", "nats a position", "CHANGED UNIT")
+    project("dvc", "exp", "run", "--temp", "-n", "copy", "-S", "evaluate.seed=3")
+    project("dvc", "exp", "apply", "copy")
+    assert "CHANGED UNIT" in (project.folder / "results/plots/loss.svg").read_text()
+
+
+def test_plots_come_from_the_history(project: Project):
+    project("dvc", "plots", "show", "--json")
+    history = list(csv.DictReader((project.folder / "results/train/history.csv").open()))
+    plots = yaml.safe_load((project.folder / "dvc.yaml").read_text())["plots"]
+    drawn = [spec["y"] for plot in plots for spec in plot.values()]
+    named = {column for y in drawn for column in y.get("results/train/history.csv", [])}
+    assert named <= set(history[0])
+    assert named
+
+
+def test_regenerated_replies_are_the_verifiers(project: Project):
+    project.set("regenerate", enabled=True)
+    project.set("sharegpt", n=6, frac=None)
+    assert "regenerate_replies" in executed(project("dvc", "repro", "regenerate_replies"))
+    before, after = (
+        [json.loads(line) for line in (project.folder / path).read_text().splitlines()]
+        for path in ("resources/sharegpt/train.jsonl", "resources/replies/train.jsonl")
+    )
+    assert {row["id"] for row in after} <= {row["id"] for row in before}
+    asked = {row["id"]: row["messages"] for row in before}
+    for row in after:
+        assert row["messages"][0] == asked[row["id"]][0]
+        assert row["messages"][1]["content"] != asked[row["id"]][1]["content"]

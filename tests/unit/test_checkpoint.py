@@ -1,0 +1,60 @@
+"""Drafts and run states come back as they went."""
+
+import pytest
+import torch
+from transformers import AutoConfig
+
+from eagle.checkpoint import RunState, load_draft, save_draft
+from eagle.draft import Draft, draft_config
+from eagle.errors import InputError
+from eagle.initialization import initialize_random
+
+
+@pytest.fixture
+def draft(tiny_verifier):
+    draft = Draft(draft_config(None, AutoConfig.from_pretrained(tiny_verifier)))
+    initialize_random(draft, 0)
+    return draft
+
+
+def test_a_draft_comes_back_bit_for_bit(draft, tmp_path):
+    save_draft(draft, tmp_path / "best")
+    again = load_draft(tmp_path / "best")
+    assert again.config.rope_parameters == draft.config.rope_parameters
+    for name, tensor in draft.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+
+
+def test_a_cut_off_or_foreign_draft_is_refused(draft, tmp_path):
+    folder = tmp_path / "best"
+    save_draft(draft, folder)
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-10])
+    with pytest.raises(InputError, match=r"model\.safetensors: cannot be read"):
+        load_draft(folder)
+    weights.write_bytes(whole)
+    config = folder / "config.json"
+    config.write_text(
+        config.read_text().replace('"intermediate_size": 48', '"intermediate_size": 40')
+    )
+    with pytest.raises(InputError, match=r"weights and config\.json do not fit"):
+        load_draft(folder)
+    with pytest.raises(InputError, match="no such file"):
+        load_draft(tmp_path / "absent")
+
+
+def test_a_run_state_restores_weights_and_optimizer(draft, tmp_path):
+    optimizer = torch.optim.AdamW(draft.parameters(), fused=True)
+    draft.fc.weight.grad = torch.ones_like(draft.fc.weight)
+    optimizer.step()
+    state = RunState(3, 1.5, 0.25, [{"update": 2, "loss": 1.0}], [])
+    state.save(tmp_path / "state.pt", draft, optimizer)
+    other = Draft(draft.config)
+    initialize_random(other, 1)
+    fresh = torch.optim.AdamW(other.parameters(), fused=True)
+    assert RunState.resume(tmp_path / "absent.pt", other, fresh) == RunState()
+    assert RunState.resume(tmp_path / "state.pt", other, fresh) == state
+    assert torch.equal(other.fc.weight, draft.fc.weight)
+    moments = next(iter(fresh.state_dict()["state"].values()))
+    assert moments["exp_avg"].abs().sum() > 0

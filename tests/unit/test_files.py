@@ -1,0 +1,54 @@
+"""Files are whole or absent; unreadable ones are named."""
+
+import pytest
+
+from eagle.errors import InputError
+from eagle.files import read_json, read_json_lines, sha256_of_folder, whole_folder, write_json_lines
+
+
+def test_a_folder_is_replaced_only_when_the_work_ends_well(tmp_path):
+    target = tmp_path / "out"
+    with whole_folder(target) as folder:
+        (folder / "a").write_text("first")
+    with pytest.raises(ValueError, match="broken"), whole_folder(target) as folder:
+        (folder / "a").write_text("second")
+        raise ValueError("broken")
+    assert (target / "a").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "the file is empty"),
+        (b'[{"a": 1}, {"a"', "cut off"),
+        (b'[{"a": "text without end', "cut off"),
+        (b"<html>", "line 1, column 1"),
+        (b"\xff\xfe\x00", "not UTF-8"),
+        (b"[" * 100_000, "nested too deeply|not valid JSON"),
+    ],
+)
+def test_what_is_wrong_with_a_json_file_is_said(tmp_path, content, expected):
+    path = tmp_path / "data.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=expected) as error:
+        read_json(path)
+    assert str(path) in str(error.value)
+
+
+def test_json_lines_name_the_line(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"a": 1}\n\n[2]\n')
+    with pytest.raises(InputError, match="line 3: found a JSON list"):
+        read_json_lines(path)
+    write_json_lines(path, [{"text": "é\n"}, {"b": 2}])
+    assert read_json_lines(path) == [{"text": "é\n"}, {"b": 2}]
+
+
+def test_a_folders_hash_covers_names_and_content(tmp_path):
+    (tmp_path / "a").write_text("1")
+    first = sha256_of_folder(tmp_path)
+    (tmp_path / "a").rename(tmp_path / "b")
+    second = sha256_of_folder(tmp_path)
+    (tmp_path / "b").write_text("2")
+    assert len({first, second, sha256_of_folder(tmp_path)}) == 3
