@@ -16,7 +16,7 @@ repro: $(INSTALLED)
 	@echo "Read results/report.md (or results/report.html in a browser)."
 
 test: repro
-	python -m pytest tests
+	python -m pytest tests --numprocesses 2 --dist loadfile
 
 lint: $(INSTALLED)
 	ruff check .

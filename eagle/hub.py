@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,6 +105,8 @@ def _dequantize_gguf(weights: Path, folder: Path) -> None:
     The 4-bit blocks become bfloat16 once, here, so that every later precision starts from the
     same numbers and the bfloat16 runs use them exactly.
     """
+    if not sys.stderr.isatty():  # transformers' own progress bar, as a line now and then
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# On a CPU, oneDNN keeps a kernel with its scratch memory for every new shape, and documents have
+# hundreds of lengths: with its default of 1024 a process grows by gigabytes. Read at import.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 if __name__ == "__main__":  # started as a file: its own folder would stand in front of packages
     sys.path[0] = str(ROOT)
 
@@ -117,7 +120,7 @@ def _train(command: TrainCommand, device: torch.device, world: int) -> Path:
             with whole_folder(command.output) as partial:
                 resumable = shutil.ignore_patterns("*state.pt*")
                 shutil.copytree(run_folder, partial, ignore=resumable, dirs_exist_ok=True)
-        print(f"train: wrote {command.output or run_folder}", flush=True)
+        print(f"train: wrote {run_folder}", flush=True)
     clearml.close()
     return run_folder
 

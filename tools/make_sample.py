@@ -1,4 +1,7 @@
-"""Write the shipped sample again: python -m tools.make_sample (about 25 minutes on 2 cores).
+"""Bring the shipped sample up to date: python -m tools.make_sample.
+
+Conversations whose prompts have not changed keep their replies; without any, all are answered,
+which takes about half an hour on 2 cores.
 
 The prompts of tools/sample_prompts.py become ShareGPT-schema files in resources/conversations,
 their replies written by the embedded verifier through the same code as the regenerate_replies
@@ -13,13 +16,15 @@ import torch
 
 from eagle.config import Regenerate
 from eagle.errors import one_clear_message
-from eagle.files import write_json_lines, write_text
+from eagle.files import read_json, write_json_lines, write_text
 from eagle.replies import regenerate
+from eagle.sharegpt import ROLES
 from eagle.template import load_template
 from eagle.tracking import Progress
 from eagle.verifier import Verifier, load_tokenizer
 from tools.sample_prompts import bench_prompts, training_prompts
 
+SAMPLE = Path("resources/conversations")
 VERIFIER = Path("resources/verifier")
 TEMPLATE = "resources/chat_templates/smollm2.jinja"
 # 0.5 keeps the replies close to what greedy decoding meets in serving, with fewer endless loops
@@ -41,20 +46,44 @@ def as_sharegpt(row: dict) -> dict:
     return {"id": row["id"], "conversations": turns}
 
 
+def already_answered() -> dict:
+    """Conversations of the sample as it stands, by what the user and the system say in them."""
+    rows = [row for path in sorted(SAMPLE.glob("*.json")) for row in read_json(path)]
+    answered = {}
+    for row in rows:
+        messages = [
+            {"role": ROLES[turn["from"]], "content": turn["value"]} for turn in row["conversations"]
+        ]
+        answered[asked(messages)] = messages
+    return answered
+
+
+def asked(messages: list[dict]) -> tuple[str, ...]:
+    return tuple(m["content"] for m in messages if m["role"] != "assistant")
+
+
 def main() -> None:
-    prompts = [unanswered(prompt) for prompt in training_prompts()]
+    rows = [unanswered(prompt) for prompt in training_prompts()]
+    kept = already_answered()
+    prompts = [row for row in rows if asked(row["messages"]) not in kept]
     tokenizer = load_tokenizer(VERIFIER)
     template = load_template(TEMPLATE, tokenizer)
     verifier = Verifier.load(VERIFIER, torch.bfloat16, torch.device("cpu"))
     replies = sum(message["role"] == "assistant" for row in prompts for message in row["messages"])
     with Progress("sample", replies, "replies") as progress:
-        answered = regenerate(prompts, verifier, tokenizer, template, SETTINGS, progress)
+        replied = regenerate(prompts, verifier, tokenizer, template, SETTINGS, progress)
+    kept |= {asked(row["messages"]): row["messages"] for row in replied}
+    answered = [
+        {"id": row["id"], "messages": kept[asked(row["messages"])]}
+        for row in rows
+        if asked(row["messages"]) in kept
+    ]
     for part in range(FILES):
-        rows = [as_sharegpt(row) for row in answered[part::FILES]]
-        lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
-        write_text(Path(f"resources/conversations/sample-{part + 1}.json"), f"[\n{lines}\n]\n")
+        part_rows = [as_sharegpt(row) for row in answered[part::FILES]]
+        lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in part_rows)
+        write_text(SAMPLE / f"sample-{part + 1}.json", f"[\n{lines}\n]\n")
     write_json_lines(Path("resources/bench/default.jsonl"), bench_prompts())
-    print(f"wrote {len(answered)} conversations to resources/conversations")
+    print(f"wrote {len(answered)} conversations to {SAMPLE}, {len(replied)} of them answered anew")
 
 
 if __name__ == "__main__":

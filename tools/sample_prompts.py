@@ -884,8 +884,8 @@ def bench_prompts() -> list[dict]:
         "extraction": [
             [
                 "From this advert, list the skills wanted and the hours: The Blue Door theatre "
-                "seeks a lighting assistant for 15 hours a week, mainly evenings. Some knowledge of "
-                "electrics and a head for heights are needed; a driving licence helps. Send a "
+                "seeks a lighting assistant for 15 hours a week, mainly evenings. Some knowledge "
+                "of electrics and a head for heights are needed; a driving licence helps. Send a "
                 "short note to Carla Voss by 20 October.",
                 "What is optional, and what is required?",
             ],
