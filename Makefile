@@ -31,9 +31,9 @@ schema: $(INSTALLED)
 $(INSTALLED): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| (echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.11" >&2; exit 1)
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' requirements.lock)
-	pip install --no-deps --requirement requirements.lock
+	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' requirements.lock)
+	$(VENV)/bin/python -m pip install --no-deps --requirement requirements.lock
 	rm -f $(VENV)/installed-*
 	touch $@
 

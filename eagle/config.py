@@ -7,10 +7,10 @@
 import difflib
 import re
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from eagle.errors import InputError
@@ -43,6 +43,15 @@ class Verifier(Section):
         return self
 
 
+def _names_a_file(source: str) -> str:
+    if source.startswith("hub:") and source.count("/") < 2:
+        raise ValueError("a hub data set is named hub:OWNER/NAME/FILE")
+    return source
+
+
+ConversationSource = Annotated[str, AfterValidator(_names_a_file)]
+
+
 class ShareGptSelection(Section):
     """What both the stage and the page's command choose."""
 
@@ -64,12 +73,18 @@ class ShareGptSelection(Section):
 
 
 class ShareGpt(ShareGptSelection):
-    source: str = "resources/conversations"
+    source: ConversationSource = "resources/conversations"
     """A ShareGPT-schema JSON file, a folder of them, or hub:OWNER/NAME/FILE."""
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
     """Hub: the 40-character commit of the data set. Null for a local file."""
     validation_fraction: float = Field(0.05, gt=0, lt=1)
     """Share of the conversations held out of training."""
+
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> Self:
+        if self.source.startswith("hub:") and self.revision is None:
+            raise ValueError("a hub data set needs `revision`, the 40-character commit")
+        return self
 
 
 class Regenerate(Section):
@@ -142,8 +157,8 @@ class Recipe(Section):
     attn: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     """Attention backend of the verifier and the draft."""
     initialization: Literal["random", "least_squares"] = "random"
-    """random: normal weights (official code). least_squares: `fc` begins at the best linear
-    prediction of the next feature, the layer around it as the identity."""
+    """random: normal weights (official code). least_squares: the output matrices of `fc`,
+    attention and MLP begin where closed-form regression on the features puts them."""
     features: Literal["cache", "recompute"] = "recompute"
     """cache: the verifier's features are computed once and kept in $EAGLE_CACHE (default
     .cache/eagle). recompute: the verifier runs again in every epoch."""
@@ -268,7 +283,9 @@ class PrepareShareGptCommand(ShareGptSelection, _Command):
 
     output: Path
     """JSON-lines file to write."""
-    source: str = "hub:Aeala/ShareGPT_Vicuna_unfiltered/ShareGPT_V4.3_unfiltered_cleaned_split.json"
+    source: ConversationSource = (
+        "hub:Aeala/ShareGPT_Vicuna_unfiltered/ShareGPT_V4.3_unfiltered_cleaned_split.json"
+    )
     """A ShareGPT-schema JSON file, a folder of them, or hub:OWNER/NAME/FILE."""
     revision: str = "main"
     """Hub revision of the data set."""
@@ -290,7 +307,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file; run from the project's root") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected sections such as `train:`, found {content!r}")
@@ -320,7 +337,7 @@ def flags_of(command: BaseModel) -> list[str]:
     """The command line that parses back into `command`; null values are left out."""
     flags = []
     for name, value in command.model_dump(mode="json", exclude_none=True).items():
-        flags += [_flag(name), str(value)]
+        flags.append(f"{_flag(name)}={value}")  # a separate -5e-05 would look like a flag
     return flags
 
 

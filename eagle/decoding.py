@@ -44,7 +44,7 @@ def vanilla(verifier: Verifier, prompt: list[int], maximum_new_tokens: int) -> G
     """
     _check_context(verifier, len(prompt) + maximum_new_tokens)
     clock = _Clock(verifier.head.device)
-    session = _VerifierSession(verifier)
+    session = VerifierSession(verifier)
     token = int(session.logits(session.step(prompt)[-1:]).argmax())
     prefill_seconds = clock.lap()
     generated = [token]
@@ -65,7 +65,7 @@ def chain(
     """
     _check_context(verifier, len(prompt) + maximum_new_tokens + draft_length)
     clock = _Clock(verifier.head.device)
-    session = _VerifierSession(verifier)
+    session = VerifierSession(verifier)
     drafting = _DraftSession(draft, verifier)
     features = session.step(prompt)  # [P, H]
     token = int(session.logits(features[-1:]).argmax())
@@ -90,7 +90,7 @@ def chain(
     return generation
 
 
-class _VerifierSession:
+class VerifierSession:
     """The verifier with a cache of everything it has read."""
 
     def __init__(self, verifier: Verifier):

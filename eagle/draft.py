@@ -93,6 +93,12 @@ class Draft(nn.Module):
         self.layers = nn.ModuleList([_Layer(config)])
         self.rotary = LlamaRotaryEmbedding(config)
 
+    def cast(self, dtype: torch.dtype) -> "Draft":
+        """The weights in another precision; rotary frequencies stay float32, as the verifier's."""
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(dtype)
+        return self
+
     def forward(
         self, features: Tensor, embeddings: Tensor, positions: Tensor, attend: Attend
     ) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed
 
 from eagle.errors import InputError
-from eagle.files import read_json, sha256_of_file, write_json
+from eagle.files import read_json, write_json
 from eagle.tokens import TokenSet
 from eagle.tracking import Progress
 from eagle.verifier import Verifier
@@ -99,7 +99,11 @@ def _fill(
 ) -> None:
     started = time.monotonic()
     rank, world = _rank_and_world()
-    partial = folder.with_name(f".{folder.name}.partial")
+    # one name a run: an experiment beside this one may be filling the same cache
+    owner = [os.getpid()]
+    if world > 1:
+        distributed.broadcast_object_list(owner)
+    partial = folder.with_name(f".{folder.name}.{owner[0]}.partial")
     size = shape[0] * shape[1] * verifier.head.dtype.itemsize
     if rank == 0:
         shutil.rmtree(partial, ignore_errors=True)
@@ -127,11 +131,7 @@ def _fill(
     del features
     _barrier()
     if rank == 0:
-        content = {
-            "seconds": time.monotonic() - started,
-            "sha256": sha256_of_file(partial / "features.bin"),
-        }
-        write_json(partial / "manifest.json", content)
+        write_json(partial / "manifest.json", {"seconds": time.monotonic() - started})
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(partial, folder)
     _barrier()

@@ -67,7 +67,7 @@ def read_json_lines(path: Path) -> list[dict]:
         InputError: the file is absent, empty, not UTF-8, or a line is not a JSON object.
     """
     rows = []
-    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
         row = _parse_json(line, f"{path}, line {number}")

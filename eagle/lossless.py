@@ -1,10 +1,11 @@
 """Proof that speculative decoding wrote what the verifier alone would have written."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from eagle.decoding import VerifierSession
 from eagle.verifier import Verifier
 
 TIE = 1e-3
@@ -20,12 +21,11 @@ class Comparison:
     first_difference: int | None = None
     """Position of the first token that differs."""
     logit_gap: float | None = None
-    """How far apart both candidates' logits are there, in one full float64 forward; infinite when
-    another token lies above both."""
+    """How far the lower candidate's logit lies below the largest there, in one full forward of
+    the judge; infinite when one text is the other's beginning."""
 
-    @property
-    def lossless(self) -> bool:
-        return self.identical or self.logit_gap <= TIE
+    def lossless(self, tie: float = TIE) -> bool:
+        return self.identical or self.logit_gap <= tie
 
 
 @torch.inference_mode()
@@ -57,12 +57,15 @@ def reference_texts(
 
 
 def compare(
-    folder: Path, prompts: list[list[int]], texts: list[list[int]], references: list[list[int]]
+    judge: Callable[[], Verifier],
+    prompts: list[list[int]],
+    texts: list[list[int]],
+    references: list[list[int]],
 ) -> list[Comparison]:
-    """Hold every text against its reference; a first difference is decided in float64.
+    """Hold every text against its reference; the judge decides a first difference.
 
     Args:
-        folder: the verifier's, loaded in float64 only when some text differs.
+        judge: gives the verifier in a higher precision; called only when some text differs.
     """
     comparisons = []
     exact = None
@@ -78,9 +81,21 @@ def compare(
             comparisons.append(Comparison(False, at, float("inf")))
             continue
         if exact is None:
-            exact = Verifier.load(folder, torch.float64, torch.device("cpu"))
-        features = exact.features(torch.tensor([prompt + text[:at]]))[0, -1]
+            exact = judge()
+        prefix = torch.tensor([prompt + text[:at]], device=exact.head.device)
+        features = exact.features(prefix)[0, -1]
         logits = exact.head @ features
         least = min(logits[text[at]], logits[reference[at]])
         comparisons.append(Comparison(False, at, float(logits.max() - least)))
     return comparisons
+
+
+@torch.inference_mode()
+def rounding_difference(verifier: Verifier, prompt: list[int], text: list[int]) -> float:
+    """Largest difference of a logit between verifying `text` at once and token by token."""
+    at_once, one_by_one = VerifierSession(verifier), VerifierSession(verifier)
+    at_once.step(prompt)
+    one_by_one.step(prompt)
+    together = at_once.logits(at_once.step(text))
+    single = torch.cat([one_by_one.logits(one_by_one.step([token])) for token in text])
+    return float((together.float() - single.float()).abs().max())

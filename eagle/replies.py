@@ -73,7 +73,7 @@ def _generate(
     attention = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
     device = verifier.head.device
     sampling = (
-        {"do_sample": True, "temperature": settings.temperature}
+        {"do_sample": True, "temperature": settings.temperature, "top_k": 0}
         if settings.temperature
         else {"do_sample": False}
     )

@@ -205,6 +205,8 @@ def _messages(row: object, where: str) -> list[dict]:
             )
         if not isinstance(turn[text_key], str):
             raise _Rejected(f"turn is not text: turn {number}")
+        if any("\ud800" <= character <= "\udfff" for character in turn[text_key]):
+            raise _Rejected(f"turn holds half a surrogate pair: turn {number}")
         messages.append({"role": role, "content": turn[text_key]})
     return messages
 

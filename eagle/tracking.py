@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -86,8 +87,12 @@ class ClearML:
         self.task = None
         if os.environ.get("RANK", "0") != "0" or not _clearml_is_configured():
             return
-        # a reporting subprocess makes close() take from 11 s to a minute
-        os.environ.setdefault("CLEARML__SDK__DEVELOPMENT__REPORT_USE_SUBPROCESS", "false")
+        if not _clearml_file().is_file():
+            # ClearML reads this setting from a file alone; its reporting subprocess makes
+            # close() take from 11 s to a minute
+            settings = Path(tempfile.mkdtemp(), "clearml.conf")
+            settings.write_text("sdk { development { report_use_subprocess: false } }\n")
+            os.environ["CLEARML_CONFIG_FILE"] = str(settings)
         from clearml import Task
 
         if os.environ.get("CLEARML_OFFLINE_MODE", "0") == "1":
@@ -118,5 +123,10 @@ def _clearml_is_configured() -> bool:
     return (
         os.environ.get("CLEARML_OFFLINE_MODE", "0") == "1"
         or bool(os.environ.get("CLEARML_API_ACCESS_KEY"))
-        or Path(os.environ.get("CLEARML_CONFIG_FILE", Path.home() / "clearml.conf")).is_file()
+        or _clearml_file().is_file()
     )
+
+
+def _clearml_file() -> Path:
+    """Where ClearML looks for the user's configuration."""
+    return Path(os.environ.get("CLEARML_CONFIG_FILE", Path.home() / "clearml.conf"))

@@ -50,6 +50,8 @@ NOT_IN_THE_RUN = {
     "verifier_model_path", "dataset_path", "eagle_config_path", "cpdir", "output", "save",
     "clearml_project", "clearml_task", "progress_seconds", "features",
 }  # fmt: skip
+RESULTS = ("metrics.json", "provenance.json", "history.csv", "validations.csv")
+"""What a finished run leaves beside its drafts."""
 HELD_OUT = 0.05
 """Share of a JSON-lines data set that is held out to validate."""
 
@@ -118,8 +120,10 @@ def _train(command: TrainCommand, device: torch.device, world: int) -> Path:
         write_json(run_folder / "provenance.json", provenance(parameters, hashes, seconds))
         if command.output is not None:
             with whole_folder(command.output) as partial:
-                resumable = shutil.ignore_patterns("*state.pt*")
-                shutil.copytree(run_folder, partial, ignore=resumable, dirs_exist_ok=True)
+                for name in ("best", "last"):
+                    shutil.copytree(run_folder / name, partial / name)
+                for name in RESULTS:
+                    shutil.copyfile(run_folder / name, partial / name)
         print(f"train: wrote {run_folder}", flush=True)
     clearml.close()
     return run_folder

@@ -34,7 +34,7 @@ from eagle.verifier import Verifier
 # Updates between looks at the losses: each look makes the host wait for the device.
 LOOK_EVERY = 10
 # Counted positions to which least squares fits the first weights: many per unknown of a row.
-FITTED_POSITIONS = 100_000
+FITTED_POSITIONS = 50_000
 
 
 @dataclass
@@ -161,7 +161,7 @@ class Trainer:
         self.state_path = run_folder / "state.pt"
         self.state = RunState.resume(self.state_path, draft, self.optimizer)
         if command.initialization == "least_squares" and self.state.update == 0:
-            initialize_least_squares(draft, self._pairs())
+            initialize_least_squares(draft, self._fitted_batches)
         self.model = DistributedDataParallel(draft) if self.world > 1 else draft
         self.lengths = train.tokens.bounds.diff().tolist()
         self.micro_steps = command.gradient_accumulation_steps
@@ -192,22 +192,24 @@ class Trainer:
         every = self.command.validation_updates or math.ceil(
             len(self.train.tokens) / self.global_batch
         )
-        progress = Progress("train", self.end, "updates", self.command.progress_seconds)
+        left = self.end - self.state.update
+        progress = Progress("train", left, "updates", self.command.progress_seconds)
         with progress:
-            progress.advance(self.state.update)
             for update in range(self.state.update, self.end):
                 epoch, documents = self.all_updates[update]
                 waiting.append((update, self._update(update, epoch, documents)))
                 self.state.update = update + 1
                 last = self.state.update == self.end
                 note = ""
-                if len(waiting) == LOOK_EVERY or last or self.state.update % every == 0:
+                validate = last or self.state.update % every == 0
+                save = last or self.state.update % self.command.save == 0
+                if len(waiting) == LOOK_EVERY or validate or save:  # a state holds all its losses
                     note = self._look(waiting, time.monotonic() - started)
                     waiting = []
-                if self.state.update % every == 0 or last:
+                if validate:
                     self._validate()
                 self.state.seconds = time.monotonic() - started
-                if self.rank == 0 and (self.state.update % self.command.save == 0 or last):
+                if save and self.rank == 0:
                     self.state.save(self.state_path, self.draft, self.optimizer)
                 progress.advance(note=note)
         if self.rank == 0:
@@ -228,8 +230,10 @@ class Trainer:
             "peak_memory_mb": round(peak_memory_mb(self.device)),
         }
 
-    def _pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """This rank's share of the counted training pairs, up to FITTED_POSITIONS in all."""
+    def _fitted_batches(
+        self,
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, list[int]]]:
+        """This rank's share of the training pairs to which the first weights are fitted."""
         documents, total = [], 0
         while len(documents) < len(self.train.tokens) and total < FITTED_POSITIONS:
             documents.append(len(documents))
@@ -237,8 +241,8 @@ class Trainer:
         for document in documents[self.rank :: self.world]:
             batch = self._batch(self.train, [document], epoch=None)
             embeddings = self.verifier.embedding[batch.next_tokens].float()
-            inputs = torch.cat([embeddings, batch.features], dim=-1)[batch.counted]
-            yield inputs, batch.targets.float()
+            targets = batch.targets.float()
+            yield embeddings, batch.features, batch.counted, targets, batch.lengths
 
     def _announce(self) -> None:
         share = self.end / self.total
@@ -278,8 +282,8 @@ class Trainer:
         torch.nn.utils.clip_grad_value_(self.draft.parameters(), self.command.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        shared = torch.stack([torch.tensor(float(counted)), norm.cpu()]).double()
-        return torch.cat([totals, shared.to(self.device)])
+        shared = torch.stack([torch.tensor(float(counted), device=self.device), norm])
+        return torch.cat([totals, shared.double()])
 
     def _batch(self, split: Split, documents: list[int], epoch: int | None) -> Batch:
         """Pairs of `documents`; noise on the inputs unless `epoch` is None."""
@@ -373,6 +377,11 @@ class Trainer:
             distributed.all_reduce(totals)
         count = self.validation.number_counted(documents)
         _, loss, top1 = (totals / count).tolist()
+        if not math.isfinite(loss):
+            raise InputError(
+                f"update {self.state.update}: the validation loss is {loss}; lower the learning "
+                f"rate. The best draft so far, if any, stays in {self.run_folder / 'best'}"
+            )
         row = {"update": self.state.update, "validation_loss": loss, "validation_top1": top1}
         self.state.validations.append(row)
         self.clearml.scalars({"validation/loss": loss, "validation/top1": top1}, self.state.update)

@@ -3,8 +3,14 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from eagle.errors import InputError
@@ -39,7 +45,7 @@ class Verifier(nn.Module):
             model = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, attn_implementation=attn, local_files_only=True
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{folder}: cannot be loaded as a model: {error}") from None
         except ImportError as error:
             raise InputError(f"attn = {attn}: not installed here: {error}") from None
@@ -48,7 +54,10 @@ class Verifier(nn.Module):
         for scaling in ("final_logit_softcapping", "logits_scaling"):
             if getattr(model.config, scaling, None) not in (None, 1, 1.0):
                 raise InputError(f"{folder}: uses {scaling}; the draft's logits would differ")
-        return cls(model.to(device), stop_token_ids(folder))
+        stop = stop_token_ids(folder)
+        # plain decoding: a penalty or top-p that the model ships is no part of its distribution
+        model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=stop[0])
+        return cls(model.to(device), stop)
 
     @property
     def embedding(self) -> Tensor:

@@ -47,7 +47,7 @@ def command_of(params: Params) -> TrainCommand:
         raise InputError(
             f"train.global_batch_size = {train.global_batch_size} cannot be divided among "
             f"{machine.processes} processes x {machine.gradient_accumulation_steps} accumulation "
-            "steps; change machine.processes or machine.gradient_accumulation_steps"
+            "steps; raise train.global_batch_size to a multiple of them, or change machine.*"
         )
     recipe = train.model_dump(include=set(Recipe.model_fields))
     ticks = machine.processes  # the page's schedule counts updates x processes

@@ -47,6 +47,8 @@ def test_the_shipped_parameters_are_valid_and_spell_out_every_key():
         ("train", {"attn": "flash"}, "train.attn = 'flash'.*'eager', 'sdpa'"),
         ("sharegpt", {"n": 5, "frac": 0.5}, "sharegpt: give exactly one of `n` and `frac`"),
         ("verifier", {"source": "hub:a/b", "revision": None}, "verifier: .*40-character commit"),
+        ("sharegpt", {"source": "hub:a/b"}, "sharegpt.source = .*hub:OWNER/NAME/FILE"),
+        ("sharegpt", {"source": "hub:a/b/c.json"}, "sharegpt: a hub data set needs `revision`"),
         ("train", {"noise_low": 0.5}, "train: noise_low 0.5 is above noise_high"),
     ],
 )
@@ -91,8 +93,7 @@ def test_the_pages_flags_are_all_there_with_its_values():
     assert sum(flag.startswith("--") for flag in page) == 26
     command = parse_command(TrainCommand, page, "eagle/train.py")
     given = dict(zip(page[::2], page[1::2], strict=True))
-    back = flags_of(command)
-    spoken = dict(zip(back[::2], back[1::2], strict=True))
+    spoken = dict(flag.split("=") for flag in flags_of(command))
     for flag, value in given.items():
         if flag == "--learning-rate":
             assert float(spoken[flag]) == float(value)
@@ -102,7 +103,7 @@ def test_the_pages_flags_are_all_there_with_its_values():
 
 def test_flags_come_back_unchanged_and_the_environment_is_not_asked(monkeypatch):
     monkeypatch.setenv("EPOCHS", "9")
-    command = parse_command(TrainCommand, [*NEEDED, "--noise-low", "-0.2"], "eagle/train.py")
+    command = parse_command(TrainCommand, [*NEEDED, "--noise-low=-5e-05"], "eagle/train.py")
     assert command.epochs == 4
     assert parse_command(TrainCommand, flags_of(command), "eagle/train.py") == command
 

@@ -9,7 +9,7 @@ from eagle.decoding import chain, vanilla
 from eagle.draft import Draft, attend_within_documents, draft_config
 from eagle.errors import InputError
 from eagle.initialization import initialize_random
-from eagle.lossless import Comparison, compare, reference_texts
+from eagle.lossless import Comparison, compare, reference_texts, rounding_difference
 from eagle.verifier import Verifier
 
 
@@ -110,20 +110,37 @@ def test_what_does_not_fit_the_context_is_refused(verifier, draft):
         chain(verifier, draft, [5] * 250, 4, 4)
 
 
-def test_a_difference_is_lossless_only_as_a_proven_tie(verifier, tiny_verifier):
+def test_a_difference_is_lossless_only_as_a_proven_tie(verifier):
     prompt = prompts(verifier, 1)[0]
     text = vanilla(verifier, prompt, 8).token_ids
     other = [*text[:3], (text[3] + 1) % 100, *text[4:]]
     same, changed, shorter = compare(
-        tiny_verifier, [prompt] * 3, [text, other, text[:5]], [text] * 3
+        lambda: verifier, [prompt] * 3, [text, other, text[:5]], [text] * 3
     )
     assert same == Comparison(identical=True)
-    assert same.lossless
+    assert same.lossless()
     assert changed.first_difference == 3
     assert changed.logit_gap > 1e-3
-    assert not changed.lossless
-    assert not shorter.lossless
-    assert Comparison(False, 3, 5e-4).lossless
+    assert not changed.lossless()
+    assert changed.lossless(tie=changed.logit_gap)
+    assert not shorter.lossless()
+    assert not shorter.lossless(tie=1e9)
+    assert Comparison(False, 3, 5e-4).lossless()
+
+
+def test_rounding_is_measured_between_the_two_ways_of_verifying(verifier, tiny_verifier):
+    prompt = prompts(verifier, 1)[0]
+    text = vanilla(verifier, prompt, 40).token_ids
+    assert rounding_difference(verifier, prompt, text) < 1e-10
+    coarse = Verifier.load(tiny_verifier, torch.float32, torch.device("cpu"))
+    assert 0 < rounding_difference(coarse, prompt, text) < 1e-3
+
+
+def test_casting_a_draft_leaves_its_rotary_frequencies(verifier, draft):
+    copy = Draft(draft.config)
+    before = copy.rotary.inv_freq.clone()
+    assert copy.cast(torch.bfloat16).fc.weight.dtype == torch.bfloat16
+    assert torch.equal(copy.rotary.inv_freq, before)
 
 
 def test_a_wrong_chain_is_caught(verifier, echo, monkeypatch):

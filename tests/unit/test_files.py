@@ -41,8 +41,9 @@ def test_json_lines_name_the_line(tmp_path):
     path.write_text('{"a": 1}\n\n[2]\n')
     with pytest.raises(InputError, match="line 3: found a JSON list"):
         read_json_lines(path)
-    write_json_lines(path, [{"text": "é\n"}, {"b": 2}])
-    assert read_json_lines(path) == [{"text": "é\n"}, {"b": 2}]
+    rows = [{"text": "é\n"}, {"text": "one\u2028line\x85still\x0c"}]
+    write_json_lines(path, rows)
+    assert read_json_lines(path) == rows
 
 
 def test_a_folders_hash_covers_names_and_content(tmp_path):

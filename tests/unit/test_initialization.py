@@ -23,35 +23,47 @@ def test_random_weights_are_the_seeds_and_as_wide_as_the_config_says(draft):
     assert abs(drawn[0].std().item() - draft.config.initializer_range) < 0.002
 
 
-def test_least_squares_begins_at_the_best_linear_prediction(draft):
+def batches(draft, count: int, scale: float = 1.0):
+    """Two documents whose targets are linear in their inputs but for a part only context gives."""
     width = draft.config.hidden_size
     generator = torch.Generator().manual_seed(0)
     truth = torch.randn(2 * width, width, generator=generator)
-    inputs = torch.randn(500, 2 * width, generator=generator)
+    inputs = torch.randn(count, 2 * width, generator=generator)
     inputs[:, :width] /= 20  # embeddings are small beside features
-    targets = inputs @ truth
-    initialize_random(draft, 0)
-    halves = zip(inputs.split(250), targets.split(250), strict=True)
-    initialize_least_squares(draft, halves)
-    with torch.no_grad():
-        predicted = draft(
-            inputs[:, width:],
-            inputs[:, :width],
-            torch.arange(500),
-            attend_within_documents([500], "sdpa"),
-        )
-    error = (predicted - targets).pow(2).mean() / targets.pow(2).mean()
-    assert error < 1e-3
+    targets = inputs @ truth + scale * inputs[:, width:].cumsum(0) / 10
+    counted = torch.arange(1, count // 2)
+    return [
+        (half[:, :width], half[:, width:], counted, target[counted], [count // 2])
+        for half, target in zip(inputs.split(count // 2), targets.split(count // 2), strict=True)
+    ]
 
 
-def test_the_layer_can_learn_from_its_first_step(draft):
-    """Zero output projections must not leave the layer without a gradient."""
+def error(draft, given) -> float:
+    missing = total = 0.0
+    for embeddings, features, counted, targets, lengths in given:
+        attend = attend_within_documents(lengths, "sdpa")
+        with torch.no_grad():
+            predicted = draft(features, embeddings, torch.arange(lengths[0]), attend)[counted]
+        missing += float((predicted - targets).pow(2).sum())
+        total += float(targets.pow(2).sum())
+    return missing / total
+
+
+def test_least_squares_begins_at_the_best_linear_prediction(draft):
+    given = batches(draft, 1000, scale=0.0)
     initialize_random(draft, 0)
-    width = draft.config.hidden_size
-    inputs, targets = torch.randn(50, 2 * width), torch.randn(50, width)
-    initialize_least_squares(draft, [(inputs, targets)])
-    attend = attend_within_documents([50], "sdpa")
-    out = draft(inputs[:, width:], inputs[:, :width], torch.arange(50), attend)
-    (out - targets).pow(2).mean().backward()
-    assert draft.layers[0].self_attn.o_proj.weight.grad.abs().max() > 0
-    assert draft.layers[0].mlp.down_proj.weight.grad.abs().max() > 0
+    assert error(draft, given) > 0.5
+    initialize_least_squares(draft, lambda: given)
+    assert error(draft, given) < 1e-3
+
+
+def test_attention_and_mlp_are_solved_for_what_is_missing(draft):
+    given = batches(draft, 1000)
+    initialize_random(draft, 0)
+    initialize_least_squares(draft, lambda: given)
+    whole = error(draft, given)
+    for linear in (draft.layers[0].mlp.down_proj, draft.layers[0].self_attn.o_proj):
+        assert linear.weight.abs().max() > 0
+        linear.weight.data.zero_()
+        assert error(draft, given) > whole
+        whole = error(draft, given)

@@ -114,3 +114,12 @@ def test_prepared_rows_are_read_back_and_bad_ones_named(tmp_path):
     path.write_text(json.dumps(good) + "\n" + json.dumps({"id": 1, "messages": []}) + "\n")
     with pytest.raises(InputError, match="conversation 2: no user turn"):
         read_conversations(path)
+
+
+def test_half_a_surrogate_pair_is_rejected_before_it_cannot_be_written(tmp_path):
+    broken = [{"from": "human", "value": "x\ud83d"}, {"from": "gpt", "value": "y"}]
+    prepared = prepare(source(tmp_path, broken, turns("human", "gpt")), None, ALL)
+    assert [row["reason"] for row in prepared.rejected] == [
+        "turn holds half a surrogate pair: turn 0"
+    ]
+    assert len(prepared.conversations) == 1
