@@ -12,7 +12,7 @@ SafeAILab/EAGLE's `cnets1.py`. All take un-prefixed names, no `lm_head`, no `nor
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -72,8 +72,11 @@ def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> No
 def _embedding(verifier_folder: Path) -> Tensor:
     """The verifier's input embedding [V, H], read alone from its shards."""
     for shard in sorted(verifier_folder.glob("*.safetensors")):
-        with safe_open(shard, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
-                if name.endswith("embed_tokens.weight"):
-                    return file.get_tensor(name)
+        try:
+            with safe_open(shard, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+                    if name.endswith("embed_tokens.weight"):
+                        return file.get_tensor(name)
+        except SafetensorError as error:
+            raise InputError(f"{shard}: cannot be read: {error}; get the model again") from None
     raise InputError(f"{verifier_folder}: no weight named *.embed_tokens.weight in its files")

@@ -86,10 +86,12 @@ def sha256_of_file(path: Path) -> str:
 
 
 def sha256_of_folder(folder: Path) -> str:
-    """Hash of every file's relative name and content, in name order."""
+    """Hash of every file's relative name and content, in name order; hidden ones (a hub client's
+    locks and notes) are left out."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not hidden:
             digest.update(f"{path.relative_to(folder)}\0{sha256_of_file(path)}\n".encode())
     return digest.hexdigest()
 

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -90,7 +89,9 @@ class ClearML:
         if not _clearml_file().is_file():
             # ClearML reads this setting from a file alone; its reporting subprocess makes
             # close() take from 11 s to a minute
-            settings = Path(tempfile.mkdtemp(), "clearml.conf")
+            own = os.environ.get("CLEARML_CACHE_DIR", Path.home() / ".clearml")
+            settings = Path(own, "eagle.conf")
+            settings.parent.mkdir(parents=True, exist_ok=True)
             settings.write_text("sdk { development { report_use_subprocess: false } }\n")
             os.environ["CLEARML_CONFIG_FILE"] = str(settings)
         from clearml import Task

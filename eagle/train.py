@@ -67,7 +67,14 @@ def train(command: TrainCommand) -> Path:
         InputError: something in the command cannot be used.
     """
     with _process_group() as (device, world):
-        return _train(command, device, world)
+        try:
+            return _train(command, device, world)
+        except torch.cuda.OutOfMemoryError as error:
+            raise InputError(
+                f"the GPU's memory is full ({str(error).splitlines()[0]}); lower "
+                "--micro-batch-size and raise --gradient-accumulation-steps by the same factor, "
+                "or lower --maximum-model-length"
+            ) from None
 
 
 def _train(command: TrainCommand, device: torch.device, world: int) -> Path:
@@ -176,7 +183,13 @@ def _process_group():
     world = int(os.environ.get("WORLD_SIZE", "1"))
     device = torch.device("cpu")
     if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        local_rank, gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local_rank >= gpus:
+            raise InputError(
+                f"process {local_rank} has no GPU: this machine shows {gpus}; start as many "
+                "processes as GPUs (--nproc_per_node, machine.processes)"
+            )
+        device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     if world > 1:
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
