@@ -150,9 +150,9 @@ class Recipe(Section):
     verifier_model_lm_head_dtype: Dtype = "bfloat16"
     """Precision of the two products with the verifier's head; softmax and sums are float32."""
     eagle_dtype: Dtype = "bfloat16"
-    """Compute precision of the draft when `mixed_precision` is no; its weights and optimizer
+    """Compute precision of the draft when `mixed_precision` is none; its weights and optimizer
     state are always float32."""
-    mixed_precision: Literal["no", "bf16"] = "bf16"
+    mixed_precision: Literal["none", "bf16"] = "bf16"
     """bf16: the draft computes in bfloat16 over its float32 weights."""
     attn: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     """Attention backend of the verifier and the draft."""

@@ -20,7 +20,7 @@ TINY_PARAMS = {
     "train": {
         "epochs": 2, "global_batch_size": 4, "warmup_updates": 1, "validation_updates": 4,
         "verifier_model_dtype": "float32", "verifier_model_lm_head_dtype": "float32",
-        "eagle_dtype": "float32", "mixed_precision": "no",
+        "eagle_dtype": "float32", "mixed_precision": "none",
     },
     "evaluate": {
         "bench": "resources/bench/tiny.jsonl", "questions": 2, "maximum_new_tokens": 8,

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 from tests.tiny import make_conversations
 
 FLOAT32 = [
-    "--mixed-precision", "no", "--verifier-model-lm-head-dtype", "float32",
+    "--mixed-precision", "none", "--verifier-model-lm-head-dtype", "float32",
     "--verifier-model-dtype", "float32", "--eagle-dtype", "float32",
 ]  # fmt: skip
 
