@@ -119,8 +119,10 @@ def test_experiments_stand_side_by_side(project: Project):
     by_name = {row["Experiment"]: row for row in rows}
     assert by_name["slow"]["train.learning_rate"] == "0.001"
     assert by_name["fast"]["train.learning_rate"] == "0.004"
-    for keys in METRICS.values():
-        assert keys <= set(rows[0])
+    measured = [json.loads((project.folder / path).read_text()) for path in METRICS]
+    # DVC leaves out a rate that no run has: a tiny draft's chain never comes that far
+    wanted = {key for metrics in measured for key, value in metrics.items() if value is not None}
+    assert {"tau", "alpha_0", "lossless", "validation_loss"} <= wanted <= set(rows[0])
     assert by_name["slow"]["tau"]
     assert not any("eagle/" in column or "resources/" in column for column in rows[0])
 
