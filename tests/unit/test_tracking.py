@@ -40,6 +40,7 @@ def test_without_configuration_clearml_is_not_even_imported(monkeypatch, tmp_pat
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setitem(sys.modules, "clearml", None)  # an import would raise
     clearml = ClearML("project", "task", {})
+    assert clearml.task is None
     clearml.scalars({"train/loss": 1.0}, 0)
     clearml.close()
 
