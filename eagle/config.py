@@ -157,11 +157,23 @@ class Recipe(Section):
     attn: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     """Attention backend of the verifier and the draft."""
     initialization: Literal["random", "least_squares"] = "random"
-    """random: normal weights (official code). least_squares: the output matrices of `fc`,
-    attention and MLP begin where closed-form regression on the features puts them."""
-    features: Literal["cache", "recompute"] = "recompute"
+    """random: normal weights (official code). least_squares: `fc` begins where closed-form
+    regression on the features puts it, attention and MLP at nothing."""
+    rollout_steps: int = Field(0, ge=0)
+    """Further steps in which the draft reads its own predictions, as in decoding; all steps weigh
+    the same."""
+    softmax_vocabulary: int | None = Field(None, ge=2)
+    """Number of tokens, the ones the training data says most, that the classification loss's
+    softmaxes run over; null: the whole vocabulary. Validation always uses the whole one."""
+    features: Literal["cache", "replay"] = "replay"
     """cache: the verifier's features are computed once and kept in $EAGLE_CACHE (default
-    .cache/eagle). recompute: the verifier runs again in every epoch."""
+    .cache/eagle). replay: the verifier runs again for each buffer of `replay_documents`."""
+    replay_passes: int = Field(1, ge=1)
+    """With features: replay, how often training passes over a buffer, each time with fresh order
+    and noise, before the verifier runs for the next; 1 is plain recomputation every epoch."""
+    replay_documents: int = Field(256, ge=1)
+    """Conversations in a replay buffer: tokens x hidden x 2 bytes for their features and as much
+    for the trained ones' teacher, on every device."""
     validation_updates: int | None = Field(None, ge=1)
     """Updates between validations; null: once an epoch. The last update is always validated."""
     seed: int = 0
@@ -197,6 +209,9 @@ class Evaluate(Section):
     """Longest generation for speed and acceptance length, in tokens."""
     draft_length: int = Field(4, ge=1)
     """Tokens the chain drafts a step (k)."""
+    draft_vocabulary: int | None = Field(None, ge=1)
+    """Number of tokens, the ones the training data says most, that can be drafted; null: all. Fewer
+    make a draft step cheaper and cost acceptance where the verifier would say another."""
     dtype: Dtype = "bfloat16"
     """Precision for speed and acceptance length; acceptance rates and losslessness: float32."""
     lossless_prompts: int = Field(12, ge=1)
@@ -254,7 +269,8 @@ class TrainCommand(Recipe, _Command):
     dataset_path: Path
     """JSON lines of conversations, or the folder that the tokenise stage wrote."""
     cpdir: Path
-    """Folder for resumable checkpoints and the finished draft, in a folder a configuration."""
+    """Folder for resumable checkpoints and the finished draft, in a folder a configuration; with
+    several machines one that they share."""
     micro_batch_size: int = Field(8, ge=1)
     """Conversations a process takes in one forward pass."""
     gradient_accumulation_steps: int = Field(2, ge=1)

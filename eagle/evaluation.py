@@ -10,10 +10,11 @@ from transformers import PreTrainedTokenizerBase
 from eagle.checkpoint import load_draft
 from eagle.config import Evaluate
 from eagle.decoding import Generation, chain, vanilla
-from eagle.draft import attend_within_documents
+from eagle.draft import Draft, attend_within_documents
 from eagle.errors import InputError
 from eagle.features import compute
 from eagle.files import read_json_lines
+from eagle.loss import Vocabulary, part_of_vocabulary, whole_vocabulary
 from eagle.lossless import (
     TIE,
     Comparison,
@@ -79,10 +80,14 @@ def evaluate(
     draft_folder: Path,
     template: str,
     tokenizer: PreTrainedTokenizerBase,
+    trained_on: TokenSet,
     held_out: TokenSet,
     progress_seconds: float,
 ) -> Evaluation:
     """Measure a draft in the official layout.
+
+    Args:
+        trained_on: says which tokens are frequent, for `settings.draft_vocabulary`.
 
     Speed and tau in `settings.dtype`, vanilla and chain in turn on each prompt; acceptance rates
     and agreement in float32. Losslessness in both: in float32 a first difference must be a tie in
@@ -101,8 +106,8 @@ def evaluate(
     total = turns + min(turns, settings.lossless_prompts) + len(held_out)
     with Progress("evaluate", total, "prompts", progress_seconds) as progress:
         prompts, plain, fast = _race(
-            questions, verifier, draft.cast(verifier.head.dtype), template, tokenizer, settings,
-            progress,
+            questions, verifier, draft.cast(verifier.head.dtype),
+            _drafted_from(settings, trained_on, verifier), template, tokenizer, settings, progress,
         )  # fmt: skip
         rounding = max(
             rounding_difference(verifier, prompt.token_ids, generation.token_ids)
@@ -112,9 +117,12 @@ def evaluate(
         exact = Verifier.load(verifier_folder, torch.float32, device)
         draft = load_draft(draft_folder).to(device)
         proven = [prompt.token_ids for prompt in prompts[: settings.lossless_prompts]]
+        vocabulary = _drafted_from(settings, trained_on, exact)
         rated = []
         for prompt in proven:
-            rated.append(chain(exact, draft, prompt, settings.lossless_tokens, RATE_POSITIONS))
+            rated.append(
+                chain(exact, draft, prompt, settings.lossless_tokens, RATE_POSITIONS, vocabulary)
+            )
             progress.advance(note="losslessness")
         references = reference_texts(exact, proven, settings.lossless_tokens)
         comparisons = compare(
@@ -151,6 +159,7 @@ def evaluate(
         },
         details={
             "draft_length": settings.draft_length,
+            "draft_vocabulary": settings.draft_vocabulary,
             "tau_95": bootstrap_interval(
                 acceptance_length, [g for g in fast if g.accepted], seed=settings.seed
             ),
@@ -169,10 +178,19 @@ def evaluate(
     )
 
 
+def _drafted_from(settings: Evaluate, trained_on: TokenSet, verifier: Verifier) -> Vocabulary:
+    """The tokens that the training data says most, or all."""
+    if settings.draft_vocabulary is None:
+        return whole_vocabulary(verifier.head)
+    by_frequency = trained_on.by_frequency(len(verifier.head)).to(verifier.head.device)
+    return part_of_vocabulary(verifier.head, by_frequency[: settings.draft_vocabulary])
+
+
 def _race(
     questions: list[dict],
     verifier: Verifier,
-    draft: torch.nn.Module,
+    draft: Draft,
+    vocabulary: Vocabulary,
     template: str,
     tokenizer: PreTrainedTokenizerBase,
     settings: Evaluate,
@@ -180,6 +198,7 @@ def _race(
 ) -> tuple[list[Prompt], list[Generation], list[Generation]]:
     """Vanilla and chain in turn on every turn of every question; later turns follow vanilla's
     earlier replies."""
+    length, k = settings.maximum_new_tokens, settings.draft_length
     prompts: list[Prompt] = []
     plain: list[Generation] = []
     fast: list[Generation] = []
@@ -192,12 +211,10 @@ def _race(
             )["input_ids"]
             if not prompts:  # the first calls of both also pay for allocation and warm caches
                 vanilla(verifier, ids, 4)
-                chain(verifier, draft, ids, 4, settings.draft_length)
+                chain(verifier, draft, ids, 4, k, vocabulary)
             prompts.append(Prompt(question["question_id"], question["category"], turn, ids))
-            plain.append(vanilla(verifier, ids, settings.maximum_new_tokens))
-            fast.append(
-                chain(verifier, draft, ids, settings.maximum_new_tokens, settings.draft_length)
-            )
+            plain.append(vanilla(verifier, ids, length))
+            fast.append(chain(verifier, draft, ids, length, k, vocabulary))
             reply = tokenizer.decode(plain[-1].token_ids, skip_special_tokens=True)
             messages.append({"role": "assistant", "content": reply})
             progress.advance(note="speed")
@@ -206,7 +223,7 @@ def _race(
 
 @torch.inference_mode()
 def _top1_agreement(
-    held_out: TokenSet, verifier: Verifier, draft: torch.nn.Module, progress: Progress
+    held_out: TokenSet, verifier: Verifier, draft: Draft, progress: Progress
 ) -> float:
     """Share of decoding-aligned positions of held-out text where head(draft) and head(f_{t+1})
     have the same most likely token."""

@@ -1,9 +1,15 @@
-"""The verifier's features of every document: computed once and kept, or again each time."""
+"""The verifier's features and teacher of every document: kept on disk, or in a replay buffer.
+
+Shapes: N tokens of all documents, T of some, N' and T' of them taught, H hidden.
+"""
 
 import hashlib
+import math
 import os
 import shutil
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -11,8 +17,9 @@ import torch
 from torch import Tensor, distributed
 
 from eagle.errors import InputError
-from eagle.files import read_json, write_json
-from eagle.tokens import TokenSet
+from eagle.files import read_json, sha256_of_file, write_json
+from eagle.loss import Teacher, Vocabulary, teach
+from eagle.tokens import TokenSet, deal
 from eagle.tracking import Progress
 from eagle.verifier import Verifier
 
@@ -21,55 +28,153 @@ FORWARD_TOKENS = 4096
 
 
 class Features(Protocol):
-    """Where a training step takes features from."""
+    """Where training takes features and the verifier's distributions from."""
 
     seconds: float
-    """Wall time that computing them took, also when an earlier run did it."""
+    """Wall time that computing them took before training began, also in an earlier run."""
 
-    def of(self, documents: list[int]) -> Tensor:
-        """Features of the documents side by side: [T, H], T tokens in all."""
+    def prepare(self, documents: tuple[int, ...]) -> None:
+        """Have these documents ready for `of`; all ranks call it with the same ones."""
+
+    def of(self, documents: list[int], positions: list[Tensor]) -> tuple[Tensor, Teacher]:
+        """Features of prepared documents side by side [T, H], T tokens in all, and the teacher at
+        M chosen positions.
+
+        Args:
+            positions: of each document, among those of `TokenSet.taught`, int64, ascending.
+        """
 
 
-class RecomputedFeatures:
-    """Runs the verifier at every use: no disk, but its cost in every epoch."""
+class ReplayedFeatures:
+    """A buffer of some documents, used for several passes before the verifier runs again.
+
+    It holds T x H features and T' x H numbers of the teacher on the device, on every rank; each
+    rank computes its share and sends it to the others.
+    """
 
     seconds = 0.0  # part of the training time itself
 
-    def __init__(self, tokens: TokenSet, verifier: Verifier):
-        self.tokens, self.verifier = tokens, verifier
+    def __init__(self, tokens: TokenSet, verifier: Verifier, vocabulary: Vocabulary):
+        self.tokens, self.verifier, self.vocabulary = tokens, verifier, vocabulary
+        self.taught = tokens.taught()
+        self.held: tuple[int, ...] = ()
 
-    def of(self, documents: list[int]) -> Tensor:
-        return compute(self.tokens, self.verifier, documents)
+    def prepare(self, documents: tuple[int, ...]) -> None:
+        if documents == self.held:
+            return
+        self.held, self.features, self.teacher = documents, {}, {}
+        rank, world = _rank_and_world()
+        shares = deal(documents, self.tokens.bounds.diff().tolist(), world)
+        for owner, share in enumerate(shares):
+            own = self._compute(share) if owner == rank else self._empty(share)
+            if world > 1:
+                for tensor in own:  # as bytes: not every backend sends bfloat16
+                    distributed.broadcast(tensor.view(torch.uint8), owner)
+            features, means, likeliest = own
+            lengths = [self.tokens.length(document) for document in share]
+            taught = [int(self.taught[self.tokens.span(document)].sum()) for document in share]
+            self.features |= dict(zip(share, features.split(lengths), strict=True))
+            teachers = zip(means.split(taught), likeliest.split(taught), strict=True)
+            self.teacher |= dict(zip(share, teachers, strict=True))
+
+    def of(self, documents: list[int], positions: list[Tensor]) -> tuple[Tensor, Teacher]:
+        means, likeliest = [], []
+        for document, at in zip(documents, positions, strict=True):
+            taught = self.taught[self.tokens.span(document)]
+            rows = (taught.cumsum(0) - 1)[at].to(self.verifier.head.device)
+            mean, token = self.teacher[document]
+            means.append(mean[rows])
+            likeliest.append(token[rows])
+        features = torch.cat([self.features[document] for document in documents])
+        return features, Teacher(torch.cat(means), torch.cat(likeliest))
+
+    def _compute(self, share: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        whole, means, likeliest = own = self._empty(share)
+        starts = _starts([self.tokens.length(document) for document in share])
+        for documents in _batches(self.tokens, share):
+            lengths = [self.tokens.length(document) for document in documents]
+            features = compute(self.tokens, self.verifier, documents)
+            for document, part in zip(documents, features.split(lengths), strict=True):
+                start = starts[share.index(document)]
+                whole[start : start + len(part)] = part
+        if share:
+            taught = torch.cat([self.taught[self.tokens.span(document)] for document in share])
+            teacher = teach(whole[taught.to(whole.device)], self.vocabulary)
+            means.copy_(teacher.mean)
+            likeliest.copy_(teacher.token)
+        return own
+
+    def _empty(self, share: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        head = self.vocabulary.head
+        tokens = sum(self.tokens.length(document) for document in share)
+        taught = sum(int(self.taught[self.tokens.span(document)].sum()) for document in share)
+        return (
+            head.new_empty(tokens, head.shape[1], dtype=self.verifier.head.dtype),
+            head.new_empty(taught, head.shape[1]),
+            head.new_empty(taught, dtype=torch.int64),
+        )
 
 
 class CachedFeatures:
-    """Features of all documents in one memory-mapped file, in the order of the tokens.
+    """Features and teacher of all documents in memory-mapped files, in the order of the tokens.
 
-    The folder is named by what the features depend on, so every experiment with the same verifier,
-    tokens and dtype shares it.
+    Each folder is named by what its content depends on, so every experiment with the same
+    verifier, tokens and precision shares it. With several machines, each keeps its own.
     """
 
     def __init__(
-        self, tokens: TokenSet, verifier: Verifier, verifier_hash: str, progress_seconds: float
+        self,
+        tokens: TokenSet,
+        verifier: Verifier,
+        vocabulary: Vocabulary,
+        verifier_hash: str,
+        progress_seconds: float,
     ):
-        """Map the features, computing them first when they are not there; all ranks take part.
+        """Map them, computing first what is not there whole; all ranks take part.
+
+        Args:
+            vocabulary: what the teacher's softmax runs over.
 
         Raises:
             InputError: not enough disk for them.
         """
         self.tokens = tokens
-        dtype = verifier.head.dtype
-        shape = (len(tokens.token_ids), verifier.config.hidden_size)
-        folder = cache_folder() / _key(tokens, verifier_hash, dtype)
-        if not (folder / "manifest.json").is_file():
-            _fill(folder, tokens, verifier, shape, progress_seconds)
-        self.seconds = read_json(folder / "manifest.json")["seconds"]
-        self.features = _map(folder / "features.bin", shape, dtype)
         self.device = verifier.head.device
+        taught = tokens.taught()
+        self.row = taught.cumsum(0) - 1  # of a taught position in the teacher's files [N]
+        width, head = verifier.head.shape[1], vocabulary.head
+        states = _Files(
+            _folder(verifier_hash, verifier.head.dtype, tokens.token_ids, tokens.bounds),
+            {"features": ((len(taught), width), verifier.head.dtype)},
+        )
+        states.fill(lambda maps: _run_verifier(*maps, tokens, verifier, progress_seconds))
+        (self.features,) = states.maps()
+        teacher = _Files(
+            _folder(states.folder.name, head.dtype, tokens.loss_mask, vocabulary.token_ids),
+            {
+                "mean": ((int(taught.sum()), width), head.dtype),
+                "token": ((int(taught.sum()),), torch.int32),
+            },
+        )
+        teacher.fill(lambda maps: _run_head(*maps, self, taught, vocabulary, progress_seconds))
+        self.mean, self.token = teacher.maps()
+        self.seconds = states.seconds + teacher.seconds
 
-    def of(self, documents: list[int]) -> Tensor:
-        spans = [self.features[self.tokens.span(document)] for document in documents]
-        return torch.cat(spans).to(self.device, non_blocking=True)
+    def prepare(self, documents: tuple[int, ...]) -> None:
+        pass  # they all are
+
+    def of(self, documents: list[int], positions: list[Tensor]) -> tuple[Tensor, Teacher]:
+        spans = [self.tokens.span(document) for document in documents]
+        rows = [self.row[span][at] for span, at in zip(spans, positions, strict=True)]
+        rows = torch.cat(rows)
+        features = torch.cat([self.features[span] for span in spans])
+        return (
+            features.to(self.device, non_blocking=True),
+            Teacher(
+                self.mean[rows].to(self.device, non_blocking=True),
+                self.token[rows].long().to(self.device, non_blocking=True),
+            ),
+        )
 
 
 def cache_folder() -> Path:
@@ -90,57 +195,138 @@ def compute(tokens: TokenSet, verifier: Verifier, documents: list[int]) -> Tenso
     return torch.cat([features[i, : len(row)] for i, row in enumerate(rows)])
 
 
-def _fill(
-    folder: Path,
-    tokens: TokenSet,
-    verifier: Verifier,
-    shape: tuple[int, int],
+class _Files:
+    """Tensors in files of one folder, which is whole or absent."""
+
+    def __init__(self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]):
+        self.folder, self.shapes = folder, shapes
+
+    @property
+    def seconds(self) -> float:
+        return read_json(self.folder / "manifest.json")["seconds"]
+
+    def maps(self) -> list[Tensor]:
+        return [
+            torch.from_file(
+                str(self._path(name)), shared=True, size=math.prod(shape), dtype=dtype
+            ).view(shape)
+            for name, (shape, dtype) in self.shapes.items()
+        ]
+
+    def fill(self, write: Callable[[list[Tensor]], None]) -> None:
+        """Let `write` write into the maps, all ranks of a machine together, unless it was done.
+
+        Raises:
+            InputError: not enough disk, also without the caches that were not used for longest.
+        """
+        leads = _local_rank_and_world()[0] == 0
+        # one name a run: an experiment beside this one may be filling the same cache
+        work = _from_leader((self._whole(), os.getpid()) if leads else None)
+        if work[0]:
+            return
+        started = time.monotonic()
+        whole = self.folder
+        self.folder = whole.with_name(f".{whole.name}.{work[1]}.partial")
+        if leads:
+            for left in whole.parent.glob(".*.partial"):  # by runs that were killed
+                if not Path("/proc", left.name.split(".")[-2]).exists():
+                    shutil.rmtree(left, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            self._make_room()
+            self.maps()  # creates the files
+        _barrier()
+        write(self.maps())
+        _barrier()
+        if leads:
+            seconds = time.monotonic() - started
+            write_json(
+                self.folder / "manifest.json", {"seconds": seconds, "sha256": self._hashes()}
+            )
+            shutil.rmtree(whole, ignore_errors=True)
+            try:
+                os.replace(self.folder, whole)
+            except OSError:  # another run's, or another agent's on this machine, came in between
+                shutil.rmtree(self.folder)
+        self.folder = whole
+        _barrier()
+
+    def _whole(self) -> bool:
+        """Whether the files are there with the bytes that were written.
+
+        They take minutes to days to compute and every later run reads them, so one that was cut
+        or changed since must not pass.
+        """
+        if not (self.folder / "manifest.json").is_file():
+            return False
+        if read_json(self.folder / "manifest.json")["sha256"] != self._hashes():
+            print(f"{self.folder}: changed since it was written; computed again", file=sys.stderr)
+            return False
+        os.utime(self.folder)  # what was used last makes room last
+        return True
+
+    def _hashes(self) -> dict[str, str]:
+        return {name: sha256_of_file(self._path(name)) for name in self.shapes}
+
+    def _make_room(self) -> None:
+        needed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.shapes.values())
+        others = [path for path in self.folder.parent.glob("[!.]*") if path.is_dir()]
+        others.sort(key=lambda path: path.stat().st_mtime)
+        while needed > (free := shutil.disk_usage(self.folder).free):
+            if not others:
+                (rows, width), dtype = next(iter(self.shapes.values()))
+                raise InputError(
+                    f"features of {rows:,} tokens x {width} x {dtype.itemsize} bytes need "
+                    f"{needed / 1e9:.1f} GB, {self.folder.parent} has {free / 1e9:.1f} GB free: "
+                    "set EAGLE_CACHE to a larger disk, take fewer conversations, or set "
+                    "train.features to replay"
+                )
+            print(f"{others[0]}: removed to make room for features", file=sys.stderr)
+            shutil.rmtree(others.pop(0))
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.bin"
+
+
+def _run_verifier(
+    features: Tensor, tokens: TokenSet, verifier: Verifier, progress_seconds: float
+) -> None:
+    """This rank's share of features [N, H]."""
+    rank, world = _local_rank_and_world()
+    with Progress("features", len(features), "tokens", progress_seconds) as progress:
+        for number, documents in enumerate(_batches(tokens, list(range(len(tokens))))):
+            lengths = [tokens.length(document) for document in documents]
+            if number % world == rank:
+                states = compute(tokens, verifier, documents).cpu()
+                for document, part in zip(documents, states.split(lengths), strict=True):
+                    features[tokens.span(document)] = part
+            progress.advance(sum(lengths))
+
+
+def _run_head(
+    means: Tensor,
+    likeliest: Tensor,
+    cached: CachedFeatures,
+    taught: Tensor,
+    vocabulary: Vocabulary,
     progress_seconds: float,
 ) -> None:
-    started = time.monotonic()
-    rank, world = _rank_and_world()
-    # one name a run: an experiment beside this one may be filling the same cache
-    owner = [os.getpid()]
-    if world > 1:
-        distributed.broadcast_object_list(owner)
-    partial = folder.with_name(f".{folder.name}.{owner[0]}.partial")
-    size = shape[0] * shape[1] * verifier.head.dtype.itemsize
-    if rank == 0:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        free = shutil.disk_usage(partial).free
-        if size > free:
-            raise InputError(
-                f"features of {shape[0]:,} tokens x {shape[1]} x "
-                f"{verifier.head.dtype.itemsize} bytes need {size / 1e9:.1f} GB, "
-                f"{folder.parent} has {free / 1e9:.1f} GB free: set EAGLE_CACHE to a larger disk, "
-                "take fewer conversations, or set train.features to recompute"
-            )
-        _map(partial / "features.bin", shape, verifier.head.dtype)  # creates the file
-    _barrier()
-    features = _map(partial / "features.bin", shape, verifier.head.dtype)
-    with Progress("features", len(tokens.token_ids), "tokens", progress_seconds) as progress:
-        for number, documents in enumerate(_batches(tokens)):
-            done = sum(tokens.length(document) for document in documents)
+    """This rank's share of the teacher's mean [N', H] and token [N']."""
+    rank, world = _local_rank_and_world()
+    positions = taught.nonzero()[:, 0]
+    with Progress("teacher", len(positions), "tokens", progress_seconds) as progress:
+        for number, start in enumerate(range(0, len(positions), FORWARD_TOKENS)):
+            rows = slice(start, start + FORWARD_TOKENS)
             if number % world == rank:
-                values = compute(tokens, verifier, documents).cpu()
-                lengths = [tokens.length(document) for document in documents]
-                for document, part in zip(documents, values.split(lengths), strict=True):
-                    features[tokens.span(document)] = part
-            progress.advance(done)
-    del features
-    _barrier()
-    if rank == 0:
-        write_json(partial / "manifest.json", {"seconds": time.monotonic() - started})
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
-    _barrier()
+                states = cached.features[positions[rows]].to(cached.device)
+                teacher = teach(states, vocabulary)
+                means[rows], likeliest[rows] = teacher.mean.cpu(), teacher.token.int().cpu()
+            progress.advance(len(positions[rows]))
 
 
-def _batches(tokens: TokenSet) -> list[list[int]]:
+def _batches(tokens: TokenSet, documents: list[int]) -> list[list[int]]:
     """Documents of like length together, at most FORWARD_TOKENS padded tokens a batch."""
     batches: list[list[int]] = []
-    for document in sorted(range(len(tokens)), key=tokens.length):
+    for document in sorted(documents, key=tokens.length):
         longest = tokens.length(document)  # ascending order: the newest is the longest
         if not batches or (len(batches[-1]) + 1) * longest > FORWARD_TOKENS:
             batches.append([])
@@ -148,22 +334,38 @@ def _batches(tokens: TokenSet) -> list[list[int]]:
     return batches
 
 
-def _map(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    flat = torch.from_file(str(path), shared=True, size=shape[0] * shape[1], dtype=dtype)
-    return flat.view(shape)
+def _starts(lengths: list[int]) -> list[int]:
+    starts = [0]
+    for length in lengths:
+        starts.append(starts[-1] + length)
+    return starts
 
 
-def _key(tokens: TokenSet, verifier_hash: str, dtype: torch.dtype) -> str:
-    digest = hashlib.sha256(f"{verifier_hash} {dtype}".encode())
-    for tensor in (tokens.token_ids, tokens.bounds):
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()[:16]
+def _folder(name: str, dtype: torch.dtype, *contents: Tensor) -> Path:
+    digest = hashlib.sha256(f"{name} {dtype}".encode())
+    for tensor in contents:
+        digest.update(tensor.cpu().numpy().tobytes())
+    return cache_folder() / digest.hexdigest()[:16]
 
 
 def _rank_and_world() -> tuple[int, int]:
     if distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+def _local_rank_and_world() -> tuple[int, int]:
+    """Among this machine's processes, as torchrun numbers them."""
+    return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _from_leader(value):
+    """What this machine's first process passes as `value`."""
+    if not distributed.is_initialized():
+        return value
+    values = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values[distributed.get_rank() - _local_rank_and_world()[0]]
 
 
 def _barrier() -> None:

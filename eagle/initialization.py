@@ -1,13 +1,13 @@
 """How a draft's weights begin."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, distributed, nn
 
-from eagle.draft import Draft, attend_within_documents
+from eagle.draft import Draft
 
-Batch = tuple[Tensor, Tensor, Tensor, Tensor, list[int]]
+Pairs = tuple[Tensor, Tensor, Tensor]
 
 RIDGE = 1e-4
 """Of the mean diagonal of the normal equations: enough to solve them in float32."""
@@ -24,50 +24,31 @@ def initialize_random(draft: Draft, seed: int) -> None:
                 module.bias.data.zero_()
 
 
-def initialize_least_squares(draft: Draft, batches: Callable[[], Iterable[Batch]]) -> None:
-    """Solve for the draft's three output matrices, one after another, in closed form.
+def initialize_least_squares(draft: Draft, pairs: Iterable[Pairs]) -> None:
+    """Begin at the best linear prediction of f_{t+1} from the embedding of token t+1 and f_t.
 
-    `fc` becomes the best linear prediction of f_{t+1} from the embedding of token t+1 and f_t;
-    then `o_proj` the best use of what the attention, and `down_proj` of what the MLP makes with
-    their random weights, for what is still missing (ridge regression on random features). The
-    features are some twenty times as large as the embeddings in many models, so from random
-    weights a gradient takes long to find what the next token's embedding says; the normal
-    equations find it at once.
+    `fc` is solved for in closed form (ridge regression) and the outputs of attention and MLP are
+    zero, so that training starts from that prediction and adds to it. From random weights a
+    gradient takes long to find what the next token's embedding says, which is small beside the
+    features (17 times smaller in SmolLM2-135M); the normal equations find it at once.
 
     Args:
-        draft: with random weights, of which all but those three matrices stay.
-        batches: called three times; gives (embeddings [T, H], features [T, H], counted [M],
-            targets [M, H], lengths of the documents in them), float32. Each process gives its
-            own part; the solution is that of all parts.
+        draft: with random weights; queries, keys, values and the MLP's inner ones stay.
+        pairs: embeddings, features and targets, each float32 [M, H]. Each process gives its own
+            part; the solution is that of all parts.
     """
     layer = draft.layers[0]
-    solved = (draft.fc, layer.self_attn.o_proj, layer.mlp.down_proj)
-    for linear in solved:
+    for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
         linear.weight.data.zero_()
-    for linear in solved:
-        width = linear.in_features
-        gram = torch.zeros(width, width, device=linear.weight.device)
-        cross = torch.zeros(width, linear.out_features, device=linear.weight.device)
-        for embeddings, features, counted, targets, lengths in batches():
-            inputs, predicted = _input_of(linear, draft, embeddings, features, lengths)
-            gram += inputs[counted].T @ inputs[counted]
-            cross += inputs[counted].T @ (targets - predicted[counted])
-        if distributed.is_initialized():
-            distributed.all_reduce(gram)
-            distributed.all_reduce(cross)
-        gram.diagonal().add_(RIDGE * gram.diagonal().mean())
-        linear.weight.data.copy_(torch.linalg.solve(gram, cross).T)
-
-
-@torch.no_grad()
-def _input_of(
-    linear: nn.Linear, draft: Draft, embeddings: Tensor, features: Tensor, lengths: list[int]
-) -> tuple[Tensor, Tensor]:
-    """What reaches `linear` [T, in] while the draft predicts [T, H]."""
-    seen = []
-    hook = linear.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    positions = torch.cat([torch.arange(n, device=features.device) for n in lengths])
-    attend = attend_within_documents(lengths, "sdpa")
-    predicted = draft(features, embeddings, positions, attend)
-    hook.remove()
-    return seen[0].reshape(-1, linear.in_features), predicted
+    width = draft.fc.in_features
+    gram = torch.zeros(width, width, device=draft.fc.weight.device)
+    cross = torch.zeros(width, draft.fc.out_features, device=draft.fc.weight.device)
+    for embeddings, features, targets in pairs:
+        inputs = torch.cat([embeddings, features], dim=-1)  # [M, 2H]
+        gram += inputs.T @ inputs
+        cross += inputs.T @ targets
+    if distributed.is_initialized():
+        distributed.all_reduce(gram)
+        distributed.all_reduce(cross)
+    gram.diagonal().add_(RIDGE * gram.diagonal().mean())
+    draft.fc.weight.data.copy_(torch.linalg.solve(gram, cross).T)

@@ -1,5 +1,6 @@
 """Documents as the draft sees them: token ids, loss mask and bounds, memory-mapped."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,20 @@ class TokenSet:
         before_run = torch.where(began, so_far - stops.long(), 0).cummax(0).values
         return (mask & (so_far == before_run))[1:]
 
+    def taught(self) -> Tensor:
+        """Tokens that are the target of some counted pair in either alignment: bool [N]."""
+        mask = self.loss_mask.bool()
+        after = torch.cat([torch.zeros(1, dtype=torch.bool), mask[:-1]])
+        taught = mask | after
+        taught[self.bounds[:-1]] = False  # a document's first token follows nothing
+        return taught
+
+    def by_frequency(self, vocabulary: int) -> Tensor:
+        """Every token id, the one the assistant says most often first: int64 [vocabulary]."""
+        said = self.token_ids[self.loss_mask.bool()]
+        counts = torch.bincount(said, minlength=vocabulary)
+        return counts.argsort(descending=True, stable=True)
+
     def save(self, path: Path) -> None:
         tensors = {
             "token_ids": self.token_ids,
@@ -93,6 +108,22 @@ class TokenSet:
             torch.cat([self.loss_mask[span] for span in kept]),
             torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int64),
         )
+
+
+def deal(documents: Sequence[int], lengths: list[int], slots: int) -> list[list[int]]:
+    """Spread documents over slots (processes, or processes x micro-steps) with about equal tokens
+    in each.
+
+    Longest first, each to the emptiest slot; a slot stays empty only when there are fewer
+    documents than slots.
+    """
+    dealt: list[list[int]] = [[] for _ in range(slots)]
+    filled = [0] * slots
+    for document in sorted(documents, key=lambda d: (-lengths[d], d)):
+        slot = filled.index(min(filled))
+        dealt[slot].append(document)
+        filled[slot] += lengths[document]
+    return dealt
 
 
 def tokenize(

@@ -29,7 +29,7 @@ from transformers import PreTrainedTokenizerBase  # noqa: E402
 from eagle.config import TrainCommand, parse_command  # noqa: E402
 from eagle.draft import Draft, draft_config  # noqa: E402
 from eagle.errors import InputError, one_clear_message  # noqa: E402
-from eagle.features import CachedFeatures, Features, RecomputedFeatures  # noqa: E402
+from eagle.features import CachedFeatures, Features, ReplayedFeatures  # noqa: E402
 from eagle.files import (  # noqa: E402
     sha256_of_file,
     sha256_of_folder,
@@ -37,6 +37,11 @@ from eagle.files import (  # noqa: E402
     write_json,
 )
 from eagle.initialization import initialize_random  # noqa: E402
+from eagle.loss import (  # noqa: E402
+    Vocabulary,
+    part_of_vocabulary,
+    whole_vocabulary,
+)
 from eagle.provenance import provenance  # noqa: E402
 from eagle.sharegpt import read_conversations, split  # noqa: E402
 from eagle.template import load_template  # noqa: E402
@@ -52,16 +57,18 @@ NOT_IN_THE_RUN = {
 }  # fmt: skip
 RESULTS = ("metrics.json", "provenance.json", "history.csv", "validations.csv")
 """What a finished run leaves beside its drafts."""
+TERMINATED = 143
+"""Exit code after SIGTERM, as a shell reports it (128 + 15)."""
 HELD_OUT = 0.05
 """Share of a JSON-lines data set that is held out to validate."""
 
 
-def train(command: TrainCommand) -> Path:
+def train(command: TrainCommand) -> Path | None:
     """Run this process's part of the training.
 
     Returns:
         The run folder with best, last, metrics.json, provenance.json, history.csv and
-        validations.csv.
+        validations.csv; None when SIGTERM ended it early.
 
     Raises:
         InputError: something in the command cannot be used.
@@ -77,7 +84,7 @@ def train(command: TrainCommand) -> Path:
             ) from None
 
 
-def _train(command: TrainCommand, device: torch.device, world: int) -> Path:
+def _train(command: TrainCommand, device: torch.device, world: int) -> Path | None:
     tokenizer = load_tokenizer(command.verifier_model_path)
     train_tokens, validation_tokens, data_hash = load_documents(command, tokenizer)
     verifier = Verifier.load(
@@ -87,6 +94,11 @@ def _train(command: TrainCommand, device: torch.device, world: int) -> Path:
         command.attn,
     )
     _check_vocabulary(command, train_tokens, verifier)
+    head = verifier.head.to(getattr(torch, command.verifier_model_lm_head_dtype))
+    whole = trained = whole_vocabulary(head)
+    if command.softmax_vocabulary is not None:
+        said = train_tokens.by_frequency(len(head))[: command.softmax_vocabulary]
+        trained = part_of_vocabulary(head, said)
     config = draft_config(command.eagle_config_path, verifier.config)
     hashes = {
         "verifier": sha256_of_folder(command.verifier_model_path),
@@ -107,21 +119,30 @@ def _train(command: TrainCommand, device: torch.device, world: int) -> Path:
         verifier,
         Split.make(
             train_tokens,
-            _features(command, train_tokens, verifier, hashes["verifier"]),
+            _features(command, train_tokens, verifier, trained, hashes["verifier"]),
             command.mask_alignment,
             verifier.stop_token_ids,
         ),
         Split.make(
             validation_tokens,
-            _features(command, validation_tokens, verifier, hashes["verifier"]),
+            _features(command, validation_tokens, verifier, whole, hashes["verifier"]),
             "decoding",  # what the draft meets in serving, whatever the training counts
             verifier.stop_token_ids,
         ),
+        trained,
+        whole,
         run_folder,
         clearml,
     )
-    trainer.run()
-    if trainer.rank == 0:
+    finished = trainer.run()
+    if not finished and trainer.rank == 0:
+        print(
+            f"train: ended by SIGTERM after update {trainer.state.update}; the same command goes "
+            f"on from there ({run_folder})",
+            file=sys.stderr,
+            flush=True,
+        )
+    if finished and trainer.rank == 0:
         seconds = trainer.state.seconds + trainer.train.features.seconds
         write_json(run_folder / "metrics.json", trainer.metrics())
         write_json(run_folder / "provenance.json", provenance(parameters, hashes, seconds))
@@ -133,7 +154,7 @@ def _train(command: TrainCommand, device: torch.device, world: int) -> Path:
                     shutil.copyfile(run_folder / name, partial / name)
         print(f"train: wrote {run_folder}", flush=True)
     clearml.close()
-    return run_folder
+    return run_folder if finished else None
 
 
 def load_documents(
@@ -170,11 +191,15 @@ def load_documents(
 
 
 def _features(
-    command: TrainCommand, tokens: TokenSet, verifier: Verifier, verifier_hash: str
+    command: TrainCommand,
+    tokens: TokenSet,
+    verifier: Verifier,
+    vocabulary: Vocabulary,
+    verifier_hash: str,
 ) -> Features:
-    if command.features == "recompute":
-        return RecomputedFeatures(tokens, verifier)
-    return CachedFeatures(tokens, verifier, verifier_hash, command.progress_seconds)
+    if command.features == "replay":
+        return ReplayedFeatures(tokens, verifier, vocabulary)
+    return CachedFeatures(tokens, verifier, vocabulary, verifier_hash, command.progress_seconds)
 
 
 @contextmanager
@@ -192,7 +217,7 @@ def _process_group():
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     if world > 1:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     yield device, world
     if world > 1:
         # every rank's last all-reduce must be freed before the group is, or gloo's thread and
@@ -236,4 +261,5 @@ def _sha256(text: str) -> str:
 
 if __name__ == "__main__":
     with one_clear_message():
-        train(parse_command(TrainCommand, sys.argv[1:], "eagle/train.py"))
+        folder = train(parse_command(TrainCommand, sys.argv[1:], "eagle/train.py"))
+        sys.exit(0 if folder else TERMINATED)

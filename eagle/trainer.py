@@ -7,32 +7,39 @@ import hashlib
 import math
 import random
 import resource
+import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import Tensor, distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, distributed
 
 from eagle.checkpoint import RunState, save_draft
 from eagle.config import TrainCommand
-from eagle.draft import Draft, attend_within_documents
+from eagle.draft import Draft, RolloutAttention
 from eagle.errors import InputError
 from eagle.features import Features
 from eagle.files import write_text
 from eagle.initialization import initialize_least_squares
-from eagle.loss import Sums, eagle_loss
-from eagle.tokens import TokenSet
+from eagle.loss import (
+    Sums,
+    Teacher,
+    Vocabulary,
+    eagle_loss,
+    likeliest,
+)
+from eagle.tokens import TokenSet, deal
 from eagle.tracking import ClearML, Progress
 from eagle.verifier import Verifier
 
 # Updates between looks at the losses: each look makes the host wait for the device.
 LOOK_EVERY = 10
+# Drafted tokens whose acceptance validation estimates, as alpha_0 … alpha_4 in the paper.
+DRAFTED = 5
 # Counted positions to which least squares fits the first weights: many per unknown of a row.
 FITTED_POSITIONS = 50_000
 
@@ -59,7 +66,7 @@ class Split:
             )
         return cls(tokens, features, counted)
 
-    def number_counted(self, documents: list[int]) -> int:
+    def number_counted(self, documents: Sequence[int]) -> int:
         return sum(int(self.counted[document].sum()) for document in documents)
 
 
@@ -73,40 +80,54 @@ class Batch:
     """Token t + 1, int64 [T]."""
     targets: Tensor
     """f_{t+1} at counted positions, without noise [M, H]."""
+    teacher: Teacher
+    """The verifier's distribution there."""
     counted: Tensor
     """Counted positions, int64 [M]."""
     lengths: list[int]
     """Pairs of each document; they add up to T."""
+    positions: Tensor
+    """Of each pair in its document, int64 [T]."""
+
+    def reached(self, step: int) -> Tensor:
+        """Which counted pairs a draft of `step` + 1 tokens can end at: bool [M]. Its first token
+        must continue one that the verifier chose, so the pair `step` before counts too."""
+        counts = torch.zeros(len(self.positions), dtype=torch.bool, device=self.counted.device)
+        counts[self.counted] = True
+        return counts[self.counted - step] & (self.positions[self.counted] >= step)
+
+
+@dataclass(frozen=True)
+class Update:
+    """One optimizer step's documents, and those that its features are held with."""
+
+    epoch: int
+    """How often its documents were passed over before."""
+    buffer: tuple[int, ...]
+    documents: tuple[int, ...]
 
 
 def updates_of(
-    documents: int, epochs: int, global_batch: int, seed: int
-) -> Iterator[tuple[int, list[int]]]:
-    """Every update's epoch and documents, in an order drawn anew each epoch.
+    documents: int, epochs: int, global_batch: int, seed: int, buffer: int, passes: int
+) -> list[Update]:
+    """Every update in order: a buffer of documents is passed over `passes` times, then the next.
 
-    The order depends on nothing but the arguments, so a resumed run or one on more processes sees
-    the same updates. The last update of an epoch may be smaller.
+    Each pass over a buffer has an order of its own, and so has each drawing of the buffers. The
+    order depends on nothing but the arguments, so a resumed run or one on more processes sees the
+    same updates. The last update of a pass may be smaller.
     """
-    for epoch in range(epochs):
-        order = list(range(documents))
-        random.Random(f"{seed} {epoch}").shuffle(order)
-        for start in range(0, documents, global_batch):
-            yield epoch, order[start : start + global_batch]
-
-
-def deal(documents: list[int], lengths: list[int], slots: int) -> list[list[int]]:
-    """Spread documents over slots (processes x micro-steps) with about equal tokens in each.
-
-    Longest first, each to the emptiest slot; a slot stays empty only when there are fewer
-    documents than slots.
-    """
-    dealt: list[list[int]] = [[] for _ in range(slots)]
-    filled = [0] * slots
-    for document in sorted(documents, key=lambda d: (-lengths[d], d)):
-        slot = filled.index(min(filled))
-        dealt[slot].append(document)
-        filled[slot] += lengths[document]
-    return dealt
+    updates = []
+    for first in range(0, epochs, passes):
+        drawn = list(range(documents))
+        random.Random(f"{seed} {first}").shuffle(drawn)
+        for start in range(0, documents, buffer):
+            held = tuple(drawn[start : start + buffer])
+            for epoch in range(first, min(first + passes, epochs)):
+                order = list(held)
+                random.Random(f"{seed} {epoch} {start}").shuffle(order)
+                for at in range(0, len(order), global_batch):
+                    updates.append(Update(epoch, held, tuple(order[at : at + global_batch])))
+    return updates
 
 
 def schedule(update: int, warmup: int, total: int) -> float:
@@ -138,6 +159,8 @@ class Trainer:
         verifier: Verifier,
         train: Split,
         validation: Split,
+        trained: Vocabulary,
+        whole: Vocabulary,
         run_folder: Path,
         clearml: ClearML,
     ):
@@ -148,7 +171,7 @@ class Trainer:
         if distributed.is_initialized():
             self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
         self.device = verifier.head.device
-        self.head = verifier.head.to(getattr(torch, command.verifier_model_lm_head_dtype))
+        self.trained, self.whole = trained, whole
         compute = "bfloat16" if command.mixed_precision == "bf16" else command.eagle_dtype
         self.compute_dtype = getattr(torch, compute)
         self.optimizer = torch.optim.AdamW(
@@ -158,35 +181,45 @@ class Trainer:
             weight_decay=command.weight_decay,
             fused=True,
         )
-        self.state_path = run_folder / "state.pt"
-        self.state = RunState.resume(self.state_path, draft, self.optimizer)
-        if command.initialization == "least_squares" and self.state.update == 0:
-            initialize_least_squares(draft, self._fitted_batches)
-        self.model = DistributedDataParallel(draft) if self.world > 1 else draft
+        self.state = RunState.resume(run_folder, draft, self.optimizer)
         self.lengths = train.tokens.bounds.diff().tolist()
         self.micro_steps = command.gradient_accumulation_steps
         self.global_batch = command.micro_batch_size * self.micro_steps * self.world
-        self.all_updates = list(
-            updates_of(len(train.tokens), command.epochs, self.global_batch, command.seed)
+        replays = command.features == "replay"
+        self.updates = updates_of(
+            len(train.tokens),
+            command.epochs,
+            self.global_batch,
+            command.seed,
+            buffer=command.replay_documents if replays else len(train.tokens),
+            passes=command.replay_passes if replays else command.epochs,
         )
         self.warmup = command.num_warmup_steps // self.world
         scheduled = command.num_training_steps
-        self.total = scheduled // self.world if scheduled else len(self.all_updates)
-        self.end = min(self.total, len(self.all_updates))
+        self.total = scheduled // self.world if scheduled else len(self.updates)
+        self.end = min(self.total, len(self.updates))
         if self.warmup >= self.total:
             raise InputError(
                 f"the warm-up of {self.warmup} updates is not shorter than the schedule of "
                 f"{self.total} updates; lower the warm-up or train longer"
             )
+        self._check_memory()
+        if command.initialization == "least_squares" and self.state.update == 0:
+            initialize_least_squares(draft, self._fitted_pairs())
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Train to the end from wherever the run folder's state stands; write best and last.
 
+        Returns:
+            False when SIGTERM ended it early, with its state saved.
+
         Raises:
-            InputError: the loss is no longer a finite number.
+            InputError: the loss is no longer a finite number, or the disk is full.
         """
         if self.rank == 0:
             self._announce()
+        terminated: list[int] = []
+        before = signal.signal(signal.SIGTERM, lambda number, _frame: terminated.append(number))
         started = time.monotonic() - self.state.seconds
         waiting: list[tuple[int, Tensor]] = []
         every = self.command.validation_updates or math.ceil(
@@ -195,14 +228,14 @@ class Trainer:
         left = self.end - self.state.update
         progress = Progress("train", left, "updates", self.command.progress_seconds)
         with progress:
-            for update in range(self.state.update, self.end):
-                epoch, documents = self.all_updates[update]
-                waiting.append((update, self._update(update, epoch, documents)))
-                self.state.update = update + 1
+            while self.state.update < self.end:
+                waiting.append((self.state.update, self._update(self.state.update)))
+                self.state.update += 1
+                stop = self._any_rank(bool(terminated))
                 last = self.state.update == self.end
                 note = ""
                 validate = last or self.state.update % every == 0
-                save = last or self.state.update % self.command.save == 0
+                save = last or stop or self.state.update % self.command.save == 0
                 if len(waiting) == LOOK_EVERY or validate or save:  # a state holds all its losses
                     note = self._look(waiting, time.monotonic() - started)
                     waiting = []
@@ -210,13 +243,26 @@ class Trainer:
                     self._validate()
                 self.state.seconds = time.monotonic() - started
                 if save and self.rank == 0:
-                    self.state.save(self.state_path, self.draft, self.optimizer)
+                    self.state.save(self.run_folder, self.draft, self.optimizer)
                 progress.advance(note=note)
-        if self.rank == 0:
+                if stop and not last:
+                    break
+        signal.signal(signal.SIGTERM, before)
+        finished = self.state.update == self.end
+        if self.rank == 0 and finished:
             save_draft(self.draft, self.run_folder / "last")
             for name in ("history", "validations"):
                 table = pd.DataFrame(getattr(self.state, name))
                 write_text(self.run_folder / f"{name}.csv", table.to_csv(index=False))
+        return finished
+
+    def _any_rank(self, here: bool) -> bool:
+        """Whether it is so on any rank: all of them leave after the same update."""
+        if self.world == 1:
+            return here
+        answer = torch.tensor(int(here))  # on the CPU, so that no rank waits for its device
+        distributed.all_reduce(answer, distributed.ReduceOp.MAX)
+        return bool(answer)
 
     def metrics(self) -> dict[str, float]:
         """The contracted keys of results/train/metrics.json, validation at the best draft."""
@@ -230,19 +276,35 @@ class Trainer:
             "peak_memory_mb": round(peak_memory_mb(self.device)),
         }
 
-    def _fitted_batches(
-        self,
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, list[int]]]:
-        """This rank's share of the training pairs to which the first weights are fitted."""
+    def _check_memory(self) -> None:
+        """Raises: InputError: the largest micro-step cannot fit beside what is held already."""
+        largest = 0
+        for update in self.updates:
+            slots = deal(update.documents, self.lengths, self.world * self.micro_steps)
+            largest = max(largest, *(sum(self.lengths[d] for d in held) for held in slots))
+        needed = memory_of_step(self.draft, largest, self.command.rollout_steps)
+        free = free_memory(self.device)
+        if needed > free:
+            raise InputError(
+                f"a micro-step of {largest:,} tokens needs about {needed / 1e9:.1f} GB and "
+                f"{self.device.type} has {free / 1e9:.1f} GB free: lower --micro-batch-size and "
+                "raise --gradient-accumulation-steps by the same factor "
+                "(machine.gradient_accumulation_steps), or lower --maximum-model-length"
+            )
+
+    def _fitted_pairs(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """This rank's share of the counted pairs to which the first weights are fitted."""
         documents, total = [], 0
-        while len(documents) < len(self.train.tokens) and total < FITTED_POSITIONS:
-            documents.append(len(documents))
-            total += self.train.number_counted(documents[-1:])
+        for document in self.updates[0].buffer:
+            if total < FITTED_POSITIONS:
+                documents.append(document)
+                total += self.train.number_counted([document])
+        self.train.features.prepare(self.updates[0].buffer)
         for document in documents[self.rank :: self.world]:
             batch = self._batch(self.train, [document], epoch=None)
-            embeddings = self.verifier.embedding[batch.next_tokens].float()
-            targets = batch.targets.float()
-            yield embeddings, batch.features, batch.counted, targets, batch.lengths
+            embeddings = self.verifier.embedding[batch.next_tokens[batch.counted]]
+            features = batch.features[batch.counted]
+            yield embeddings.float(), features.float(), batch.targets.float()
 
     def _announce(self) -> None:
         share = self.end / self.total
@@ -256,28 +318,28 @@ class Trainer:
             flush=True,
         )
 
-    def _update(self, update: int, epoch: int, documents: list[int]) -> Tensor:
-        """One optimizer step. Returns this rank's sums: regression, classification, agreements,
-        and (on every rank the same) masked tokens and gradient norm: float64 [5]."""
+    def _update(self, update: int) -> Tensor:
+        """One optimizer step. Returns this rank's sums: regression, classification, agreements
+        and the loss, and (on every rank the same) masked tokens and gradient norm: float64 [6]."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.command.learning_rate * schedule(update, self.warmup, self.total)
-        counted = self.train.number_counted(documents)
-        slots = deal(documents, self.lengths, self.world * self.micro_steps)
-        mine = slots[self.rank * self.micro_steps : (self.rank + 1) * self.micro_steps]
-        totals = torch.zeros(3, dtype=torch.float64, device=self.device)
-        for step, held in enumerate(mine):
-            # without documents a rank still takes part in the gradient's all-reduce, with zeros
-            batch = self._batch(self.train, held or documents[:1], epoch)
-            if not held:
-                batch.counted, batch.targets = batch.counted[:0], batch.targets[:0]
-            local = self.world > 1 and step < self.micro_steps - 1
-            with self.model.no_sync() if local else nullcontext():
-                sums = self._loss(self.model, batch)
-                # the update's sum over its GLOBAL count; DDP averages over ranks, hence x world
-                loss = self.command.v_w * sums.regression + self.command.p_w * sums.classification
-                (loss * (self.world / max(1, counted))).backward()
-            totals += torch.stack([value.detach().double() for value in sums])
-        gradients = [parameter.grad for parameter in self.draft.parameters()]
+        now = self.updates[update]
+        self.train.features.prepare(now.buffer)
+        counted = self.train.number_counted(now.documents)
+        slots = deal(now.documents, self.lengths, self.world * self.micro_steps)
+        totals = torch.zeros(4, dtype=torch.float64, device=self.device)
+        for held in slots[self.rank * self.micro_steps : (self.rank + 1) * self.micro_steps]:
+            if held:
+                steps = list(self._losses(self._batch(self.train, held, now.epoch)))
+                weighted = [
+                    self.command.v_w * sums.regression + self.command.p_w * sums.classification
+                    for sums in steps
+                ]
+                # the update's sum over its GLOBAL count, so no split of it changes the gradient
+                loss = torch.stack(weighted).mean() / max(1, counted)
+                loss.backward()
+                totals += torch.stack([value.detach().double() for value in (*steps[0], loss)])
+        gradients = self._whole_gradients()
         norm = torch.nn.utils.get_total_norm(gradients)
         torch.nn.utils.clip_grad_value_(self.draft.parameters(), self.command.grad_clip)
         self.optimizer.step()
@@ -285,57 +347,89 @@ class Trainer:
         shared = torch.stack([torch.tensor(float(counted), device=self.device), norm])
         return torch.cat([totals, shared.double()])
 
+    def _whole_gradients(self) -> list[Tensor]:
+        """Every parameter's gradient, summed over ranks; a rank without documents adds zeros."""
+        for parameter in self.draft.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if self.world > 1:
+                distributed.all_reduce(parameter.grad)
+        return [parameter.grad for parameter in self.draft.parameters()]
+
     def _batch(self, split: Split, documents: list[int], epoch: int | None) -> Batch:
         """Pairs of `documents`; noise on the inputs unless `epoch` is None."""
-        features, next_tokens, targets, counted, lengths = [], [], [], [], []
+        inputs, next_tokens, targets, counted, lengths = [], [], [], [], []
         offset = 0
         spans = [split.tokens.span(document) for document in documents]
-        whole = split.features.of(documents).split([span.stop - span.start for span in spans])
-        for document, span, states in zip(documents, spans, whole, strict=True):
+        chosen = [split.counted[document].nonzero()[:, 0] for document in documents]
+        # pair t has its target at position t + 1
+        features, teacher = split.features.of(documents, [at + 1 for at in chosen])
+        whole = features.split([span.stop - span.start for span in spans])
+        for document, span, at, states in zip(documents, spans, chosen, whole, strict=True):
             pairs = len(states) - 1
-            inputs = states[:-1].float()
+            noisy = states[:-1].float()
             if epoch is not None:
-                noise = input_noise(tuple(inputs.shape), self.command, epoch, document)
-                inputs = inputs + noise.to(self.device)
-            positions = split.counted[document].nonzero()[:, 0].to(self.device)
-            features.append(inputs)
+                noise = input_noise(tuple(noisy.shape), self.command, epoch, document)
+                noisy = noisy + noise.to(self.device)
+            positions = at.to(self.device)
+            inputs.append(noisy)
             next_tokens.append(split.tokens.token_ids[span][1:])
             targets.append(states[1:][positions])
             counted.append(positions + offset)
             lengths.append(pairs)
             offset += pairs
         return Batch(
-            torch.cat(features),
+            torch.cat(inputs),
             torch.cat(next_tokens).long().to(self.device),
             torch.cat(targets),
+            teacher,
             torch.cat(counted),
             lengths,
+            torch.cat([torch.arange(length, device=self.device) for length in lengths]),
         )
 
-    def _loss(self, model: nn.Module, batch: Batch) -> Sums:
-        positions = torch.cat([torch.arange(n, device=self.device) for n in batch.lengths])
+    def _predictions(self, batch: Batch, steps: int) -> Iterator[Tensor]:
+        """Predicted features [T, H], from the batch's and then `steps` times from the draft's own.
+
+        In the n-th further step the input at t is what the step before predicted for it.
+        """
         embeddings = self.verifier.embedding[batch.next_tokens].float()
-        attend = attend_within_documents(batch.lengths, self.command.attn)
-        with torch.autocast(
-            self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32
-        ):
-            predicted = model(batch.features, embeddings, positions, attend)
-        return eagle_loss(predicted[batch.counted], batch.targets, self.head)
+        attend = RolloutAttention(batch.lengths, self.command.attn)
+        begins = (batch.positions == 0)[:, None]  # nothing predicted a document's first feature
+        inputs = batch.features
+        for _ in range(1 + steps):
+            with torch.autocast(
+                self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32
+            ):
+                predicted = self.draft(inputs, embeddings, batch.positions, attend)
+            yield predicted
+            inputs = torch.where(begins, batch.features, predicted.roll(1, 0))
+
+    def _losses(self, batch: Batch) -> Iterator[Sums]:
+        """The loss of the step on true features and of each rollout step."""
+        predictions = self._predictions(batch, self.command.rollout_steps)
+        for step, predicted in enumerate(predictions):
+            rows = batch.reached(step)
+            teacher = Teacher(*(values[rows] for values in batch.teacher))
+            at = batch.counted[rows]
+            yield eagle_loss(predicted[at], batch.targets[rows], teacher, self.trained)
 
     def _look(self, waiting: list[tuple[int, Tensor]], seconds: float) -> str:
         """Put the waiting updates' losses into the history; returns the newest for the eye."""
-        sums = torch.stack([sums[:3] for _, sums in waiting])
+        sums = torch.stack([sums[:4] for _, sums in waiting])
         if self.world > 1:
             distributed.all_reduce(sums)
-        shared = torch.stack([sums[3:] for _, sums in waiting]).tolist()
+        shared = torch.stack([sums[4:] for _, sums in waiting]).tolist()
         for (update, _), row, (masked, norm) in zip(waiting, sums.tolist(), shared, strict=True):
-            regression, classification, agreements = (value / max(1, masked) for value in row)
-            loss = self.command.v_w * regression + self.command.p_w * classification
+            regression, classification, agreements = (value / max(1, masked) for value in row[:3])
+            loss = row[3]
             if not math.isfinite(loss) or not math.isfinite(norm):
+                documents = ", ".join(map(str, self.updates[update].documents))
                 raise InputError(
-                    f"update {update}: the loss is {loss}, the gradient norm {norm}; the draft "
-                    "is lost from there on. Lower the learning rate, or check the verifier's "
-                    f"features. The best draft so far stays in {self.run_folder / 'best'}"
+                    f"update {update}: the loss is {loss}, the gradient norm {norm}, on documents "
+                    f"{documents} (numbered as in the token file); the draft is lost from there "
+                    "on. Lower the learning rate, or check those documents' features. The states "
+                    f"and the best draft before it stay in {self.run_folder}"
                 )
             learning_rate = self.command.learning_rate * schedule(update, self.warmup, self.total)
             entry = {
@@ -366,29 +460,104 @@ class Trainer:
     @torch.no_grad()
     def _validate(self) -> None:
         """Loss and top-1 without noise on decoding-aligned positions; keeps the best draft."""
-        tokens = self.validation.tokens
-        documents = list(range(len(tokens)))
-        totals = torch.zeros(3, dtype=torch.float64, device=self.device)
-        for document in documents[self.rank :: self.world]:
-            batch = self._batch(self.validation, [document], epoch=None)
-            sums = self._loss(self.draft, batch)
-            totals += torch.stack([value.double() for value in sums])
+        documents = range(len(self.validation.tokens))
+        held = self.command.replay_documents
+        totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, top-1, top-5
+        chains = torch.zeros(2, DRAFTED, dtype=torch.float64, device=self.device)
+        for start in range(0, len(documents), held):
+            buffer = documents[start : start + held]
+            self.validation.features.prepare(tuple(buffer))
+            for document in buffer[self.rank :: self.world]:
+                batch = self._batch(self.validation, [document], epoch=None)
+                loss, agrees, ranked = self._judge(batch)
+                totals += torch.stack([loss.double(), agrees[0].double().sum(), ranked.double()])
+                chains += drafted_runs(batch, agrees)
         if self.world > 1:
             distributed.all_reduce(totals)
-        count = self.validation.number_counted(documents)
-        _, loss, top1 = (totals / count).tolist()
+            distributed.all_reduce(chains)
+        loss, top1, top5 = (totals / self.validation.number_counted(documents)).tolist()
         if not math.isfinite(loss):
             raise InputError(
                 f"update {self.state.update}: the validation loss is {loss}; lower the learning "
                 f"rate. The best draft so far, if any, stays in {self.run_folder / 'best'}"
             )
-        row = {"update": self.state.update, "validation_loss": loss, "validation_top1": top1}
+        rates = (chains[0] / chains[1].clamp(min=1)).tolist()
+        row = {
+            "update": self.state.update,
+            "validation_loss": loss,
+            "validation_top1": top1,
+            "validation_top5": top5,
+            **{f"alpha_{n}": rate for n, rate in enumerate(rates)},
+        }
         self.state.validations.append(row)
-        self.clearml.scalars({"validation/loss": loss, "validation/top1": top1}, self.state.update)
+        values = {f"validation/{name.removeprefix('validation_')}": row[name] for name in row}
+        del values["validation/update"]
+        self.clearml.scalars(values, self.state.update)
         if loss < self.state.best_validation_loss:
             self.state.best_validation_loss = loss
             if self.rank == 0:
                 save_draft(self.draft, self.run_folder / "best")
+
+    def _judge(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Cross-entropy sum, agreement of each rollout step [DRAFTED, M], and how often the
+        verifier's token is among the draft's five most likely."""
+        agrees = []
+        for step, predicted in enumerate(self._predictions(batch, DRAFTED - 1)):
+            at_counted = predicted[batch.counted]
+            five = likeliest(at_counted, self.whole.head, 5)
+            agrees.append(five[:, 0] == batch.teacher.token)
+            if step == 0:
+                sums = eagle_loss(at_counted, batch.targets, batch.teacher, self.whole)
+                ranked = (five == batch.teacher.token[:, None]).sum()
+        return sums.classification, torch.stack(agrees), ranked
+
+
+def drafted_runs(batch: Batch, agrees: Tensor) -> Tensor:
+    """How many runs of drafted tokens came to length n + 1, of those that came to n: [2, DRAFTED].
+
+    A run starts at every counted pair and follows the document: with text that the verifier would
+    write itself, that is what a chain meets, so the two rows' ratio estimates alpha_n.
+
+    Args:
+        agrees: of each rollout step, whether the draft's token at a counted pair is the
+            verifier's: bool [DRAFTED, M].
+    """
+    length = len(batch.positions)
+    runs = torch.zeros(2, len(agrees), dtype=torch.float64, device=agrees.device)
+    alive = torch.ones(length, dtype=torch.bool, device=agrees.device)
+    for step, agree in enumerate(agrees):
+        reached = batch.counted[batch.reached(step)]
+        came = torch.zeros_like(alive)
+        came[reached] = alive[reached - 1] if step else True
+        went_on = torch.zeros_like(alive)
+        went_on[batch.counted] = agree
+        alive = came & went_on
+        runs[0, step], runs[1, step] = alive.sum(), came.sum()
+    return runs
+
+
+def memory_of_step(draft: Draft, tokens: int, rollout_steps: int) -> int:
+    """Bytes that training a draft takes on a micro-step, estimated from above.
+
+    Gradient, two moments and their update: 16 bytes a weight. Kept for the backward pass, a token
+    and a step: the pair and its noisy float32 input (2 + 4 H), what fc, attention and residuals
+    leave (10 H) and the MLP (4 I), in 4 bytes at most. The loss adds a chunk (eagle/loss.py).
+    """
+    weights = sum(parameter.numel() for parameter in draft.parameters())
+    hidden, inner = draft.config.hidden_size, draft.config.intermediate_size
+    kept = (1 + rollout_steps) * tokens * (16 * hidden + 4 * inner) * 4
+    return 16 * weights + kept
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes a device can still give; infinite where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return math.inf
+    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
+    return 1024 * int(lines["MemAvailable"].split()[0])
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -16,6 +16,7 @@ from eagle.verifier import load_tokenizer
 VERIFIER = Path("resources/verifier")
 DRAFT = Path("models/export/official")
 TEMPLATE = Path("results/template/chat_template.jinja")
+TRAINED_ON = Path("resources/tokens/train.safetensors")
 HELD_OUT = Path("resources/tokens/validation.safetensors")
 RESULTS = Path("results/evaluate")
 
@@ -30,6 +31,7 @@ def main() -> None:
         DRAFT,
         load_template(str(TEMPLATE), tokenizer),
         tokenizer,
+        TokenSet.load(TRAINED_ON),
         TokenSet.load(HELD_OUT),
         params.machine.progress_seconds,
     )
@@ -37,6 +39,7 @@ def main() -> None:
         "verifier": sha256_of_folder(VERIFIER),
         "draft": sha256_of_folder(DRAFT),
         "bench": sha256_of_file(Path(params.evaluate.bench)),
+        "trained_on": sha256_of_file(TRAINED_ON),
         "held_out": sha256_of_file(HELD_OUT),
     }
     with whole_folder(RESULTS) as folder:

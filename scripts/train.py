@@ -1,6 +1,7 @@
 """Stage train: start torchrun on eagle/train.py and publish its finished draft."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -71,6 +72,9 @@ def command_of(params: Params) -> TrainCommand:
 def torchrun(processes: int, flags: list[str]) -> None:
     """Run eagle/train.py in `processes` processes on this machine.
 
+    SIGTERM is passed on: training saves its state after the update it is in, and this process
+    ends with exit code 143.
+
     Raises:
         InputError: it failed; its own message stands above.
     """
@@ -79,10 +83,20 @@ def torchrun(processes: int, flags: list[str]) -> None:
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1",
         f"--nproc_per_node={processes}", eagle.train.__file__, *flags,
     ]  # fmt: skip
-    finished = subprocess.run(command, env={"OMP_NUM_THREADS": threads} | os.environ)
-    if finished.returncode:
+    terminated: list[int] = []
+
+    def end(number: int, _frame) -> None:
+        terminated.append(number)
+        launcher.terminate()
+
+    launcher = subprocess.Popen(command, env={"OMP_NUM_THREADS": threads} | os.environ)
+    signal.signal(signal.SIGTERM, end)
+    code = launcher.wait()
+    if terminated:
+        sys.exit(eagle.train.TERMINATED)
+    if code:
         raise InputError(
-            f"training ended with exit code {finished.returncode}; what went wrong stands above, "
+            f"training ended with exit code {code}; what went wrong stands above, "
             "in the line that begins with `error:`. Nothing was published; start it again to go "
             f"on from the last state in {RUNS}/"
         )

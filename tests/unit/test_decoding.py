@@ -9,6 +9,7 @@ from eagle.decoding import chain, vanilla
 from eagle.draft import Draft, attend_within_documents, draft_config
 from eagle.errors import InputError
 from eagle.initialization import initialize_random
+from eagle.loss import part_of_vocabulary, whole_vocabulary
 from eagle.lossless import Comparison, compare, reference_texts, rounding_difference
 from eagle.verifier import Verifier
 
@@ -66,6 +67,17 @@ def test_the_chain_is_lossless_in_float64(verifier, draft, echo, draft_length):
     assert accepted > 0  # or the test never saw an accepted token
 
 
+def test_drafting_from_some_tokens_alone_is_lossless_too(verifier, echo):
+    accepted = []
+    for tokens in (torch.arange(len(verifier.head)), torch.arange(0, len(verifier.head), 2)):
+        vocabulary = part_of_vocabulary(verifier.head, tokens)
+        fast = [chain(verifier, echo, p, 24, 4, vocabulary) for p in prompts(verifier, 12)]
+        plain = [vanilla(verifier, p, 24).token_ids for p in prompts(verifier, 12)]
+        assert [generation.token_ids for generation in fast] == plain
+        accepted.append(sum(sum(generation.accepted) for generation in fast))
+    assert accepted[0] > accepted[1] > 0
+
+
 def test_vanilla_is_transformers_generate(verifier):
     for prompt, reference in zip(
         prompts(verifier, 8), reference_texts(verifier, prompts(verifier, 8), 24), strict=True
@@ -79,7 +91,7 @@ def test_drafting_with_the_cache_is_the_draft_over_the_whole_text(verifier, draf
 
     ids = prompts(verifier, 1)[0] * 4
     features = verifier.features(torch.tensor([ids]))[0]
-    session = _DraftSession(draft, verifier)
+    session = _DraftSession(draft, verifier, whole_vocabulary(verifier.head))
     with torch.inference_mode():
         session.propose(features[:3], ids[1:4], 3)  # its own guesses must leave no trace
         session.propose(features[3:7], ids[4:8], 2)

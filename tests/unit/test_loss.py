@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from eagle import loss
-from eagle.loss import eagle_loss, reference_loss
+from eagle.loss import (
+    eagle_loss,
+    likeliest,
+    part_of_vocabulary,
+    reference_loss,
+    teach,
+    whole_vocabulary,
+)
 
 
 def case(rows: int, hidden: int, vocabulary: int, dtype=torch.float32):
@@ -15,11 +22,16 @@ def case(rows: int, hidden: int, vocabulary: int, dtype=torch.float32):
     return predicted.requires_grad_(), target, head
 
 
+def closed_form(predicted, target, head):
+    vocabulary = whole_vocabulary(head)
+    return eagle_loss(predicted, target, teach(target, vocabulary), vocabulary)
+
+
 @pytest.mark.parametrize("rows", [0, 1, 130, 300])
 def test_values_and_gradients_are_the_references(rows):
     predicted, target, head = case(rows, 16, 200)
     gradients = []
-    for function in (eagle_loss, reference_loss):
+    for function in (closed_form, reference_loss):
         sums = function(predicted, target, head)
         (gradient,) = torch.autograd.grad(
             0.7 * sums.regression + 0.3 * sums.classification, predicted
@@ -31,18 +43,24 @@ def test_values_and_gradients_are_the_references(rows):
     torch.testing.assert_close(our_gradient, plain_gradient, rtol=1e-5, atol=1e-5)
 
 
+def test_a_vocabulary_of_151936_is_one_as_any_other():
+    predicted, target, head = case(3, 8, 151_936)
+    sums, plain = closed_form(predicted, target, head), reference_loss(predicted, target, head)
+    torch.testing.assert_close(sums.classification, plain.classification, rtol=1e-5, atol=1e-5)
+
+
 def test_the_gradient_is_the_functions_own(monkeypatch):
     monkeypatch.setattr(loss, "CHUNK", 2)
     predicted, target, head = case(5, 4, 7, torch.float64)
     assert torch.autograd.gradcheck(
-        lambda x: eagle_loss(x, target, head).classification, (predicted,)
+        lambda x: closed_form(x, target, head).classification, (predicted,)
     )
 
 
 def test_a_perfect_prediction_has_no_regression_and_no_gradient():
     _, target, head = case(20, 16, 50)
     predicted = target.clone().requires_grad_()
-    sums = eagle_loss(predicted, target, head)
+    sums = closed_form(predicted, target, head)
     (sums.regression + sums.classification).backward()
     assert sums.regression == 0
     assert sums.agreements == 20
@@ -51,7 +69,25 @@ def test_a_perfect_prediction_has_no_regression_and_no_gradient():
 
 def test_low_precision_heads_still_sum_in_float32():
     predicted, target, head = case(64, 16, 50)
-    sums = eagle_loss(predicted, target, head.bfloat16())
-    exact = eagle_loss(predicted, target, head.bfloat16().float())
+    sums = closed_form(predicted, target, head.bfloat16())
+    exact = closed_form(predicted, target, head.bfloat16().float())
     assert sums.classification.dtype == torch.float32
     torch.testing.assert_close(sums.classification, exact.classification, rtol=2e-2, atol=0)
+
+
+def test_part_of_a_vocabulary_is_a_head_of_those_rows_alone():
+    predicted, target, head = case(40, 8, 300)
+    tokens = torch.tensor([7, 299, 30, 4, 55])
+    vocabulary = part_of_vocabulary(head, tokens)
+    teacher = teach(target, vocabulary)
+    ours = eagle_loss(predicted, target, teacher, vocabulary)
+    plain = reference_loss(predicted, target, head[tokens])
+    torch.testing.assert_close(ours.classification, plain.classification)
+    assert ours.agreements == plain.agreements
+    assert torch.equal(teacher.token, tokens[(target @ head[tokens].T).argmax(-1)])
+
+
+def test_the_likeliest_tokens_are_the_largest_logits():
+    predicted, _, head = case(200, 8, 30)
+    expected = (predicted @ head.T).argsort(-1, descending=True)[:, :5]
+    assert torch.equal(likeliest(predicted, head, 5), expected)

@@ -1,10 +1,12 @@
 """Documents, and which of their positions count, written out token by token."""
 
+from collections import Counter
+
 import pytest
 import torch
 
 from eagle.errors import InputError
-from eagle.tokens import TokenSet, tokenize
+from eagle.tokens import TokenSet, deal, tokenize
 from eagle.tracking import Progress
 from tests.tiny import MARKED, make_messages, make_tokenizer
 
@@ -91,3 +93,16 @@ def test_no_assistant_token_anywhere_and_a_cut_off_file_are_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(InputError, match="not a token file"):
         TokenSet.load(path)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 4, 8])
+def test_documents_are_dealt_whole_and_evenly(slots):
+    lengths = [7, 100, 30, 30, 20, 60, 5, 9]
+    dealt = deal(list(range(8)), lengths, slots)
+    assert Counter(d for held in dealt for d in held) == Counter(range(8))
+    filled = [sum(lengths[d] for d in held) for held in dealt]
+    assert max(filled) <= max(100, 2 * sum(lengths) / slots)
+
+
+def test_more_slots_than_documents_leaves_slots_empty():
+    assert sorted(map(len, deal([3, 4], [0, 0, 0, 5, 6], 4))) == [0, 0, 1, 1]

@@ -1,12 +1,15 @@
 """Order, dealing, schedule and noise: what makes a run the same on any number of processes."""
 
-from collections import Counter
+import itertools
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from eagle.config import TrainCommand
-from eagle.trainer import deal, input_noise, schedule, updates_of
+from eagle.draft import Draft, RolloutAttention, draft_config
+from eagle.loss import Teacher
+from eagle.trainer import Batch, drafted_runs, input_noise, memory_of_step, schedule, updates_of
 
 
 def command(**values) -> TrainCommand:
@@ -14,26 +17,25 @@ def command(**values) -> TrainCommand:
 
 
 def test_every_document_comes_once_an_epoch_in_a_new_order():
-    updates = list(updates_of(10, 3, 4, seed=0))
-    assert [len(documents) for _, documents in updates] == [4, 4, 2] * 3
-    orders = [[d for e, held in updates if e == epoch for d in held] for epoch in range(3)]
+    updates = updates_of(10, 3, 4, 0, buffer=10, passes=3)
+    assert [len(update.documents) for update in updates] == [4, 4, 2] * 3
+    orders = [[d for u in updates if u.epoch == epoch for d in u.documents] for epoch in range(3)]
     assert all(sorted(order) == list(range(10)) for order in orders)
     assert orders[0] != orders[1] != orders[2]
-    assert updates == list(updates_of(10, 3, 4, seed=0))
-    assert updates != list(updates_of(10, 3, 4, seed=1))
+    assert updates == updates_of(10, 3, 4, 0, buffer=10, passes=3)
+    assert updates != updates_of(10, 3, 4, 1, buffer=10, passes=3)
 
 
-@pytest.mark.parametrize("slots", [1, 2, 4, 8])
-def test_documents_are_dealt_whole_and_evenly(slots):
-    lengths = [7, 100, 30, 30, 20, 60, 5, 9]
-    dealt = deal(list(range(8)), lengths, slots)
-    assert Counter(d for held in dealt for d in held) == Counter(range(8))
-    filled = [sum(lengths[d] for d in held) for held in dealt]
-    assert max(filled) <= max(100, 2 * sum(lengths) / slots)
-
-
-def test_more_slots_than_documents_leaves_slots_empty():
-    assert sorted(map(len, deal([3, 4], [0, 0, 0, 5, 6], 4))) == [0, 0, 1, 1]
+def test_a_replay_buffer_is_passed_over_before_the_next_is_filled():
+    updates = updates_of(10, 5, 2, 0, buffer=4, passes=2)
+    fillings = [key for key, _ in itertools.groupby(updates, key=lambda update: update.buffer)]
+    # epochs 0 and 1 over three buffers, 2 and 3 over three drawn anew, 4 once more
+    assert [len(buffer) for buffer in fillings] == [4, 4, 2] * 3
+    assert set(fillings[:3]) != set(fillings[3:6])
+    for epoch in range(5):
+        seen = [d for update in updates if update.epoch == epoch for d in update.documents]
+        assert sorted(seen) == list(range(10))
+    assert all(set(update.documents) <= set(update.buffer) for update in updates)
 
 
 def test_the_schedule_rises_and_falls_in_a_line():
@@ -58,3 +60,52 @@ def test_noise_is_drawn_from_seed_epoch_and_document_alone():
     assert -0.1 <= noise.min() < -0.09 < 0.09 < noise.max() <= 0.1
     scaled = input_noise(shape, command(seed=1, noise_form="length_scaled"), 0, 5)
     torch.testing.assert_close(scaled, noise * 2)
+
+
+def batch_of(counted: list[int], lengths: list[int]) -> Batch:
+    """A batch of which only the shape matters."""
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    nothing = torch.zeros(len(positions), 1)
+    rows = torch.zeros(len(counted), 1)
+    teacher = Teacher(rows, rows[:, 0].long())
+    where = torch.tensor(counted)
+    return Batch(nothing, positions, rows, teacher, where, lengths, positions)
+
+
+def test_runs_of_drafted_tokens_are_counted_as_chains_would_be():
+    lengths = [7, 5]
+    counted = [2, 3, 4, 5, 6, 8, 9, 11]
+    batch = batch_of(counted, lengths)
+    agrees = torch.rand(3, len(counted), generator=torch.Generator().manual_seed(0)) < 0.7
+    came, accepted = [0] * 3, [0] * 3
+    for start in counted:
+        for step in range(3):
+            at = start + step
+            same_document = (at < 7) == (start < 7)
+            if at not in counted or not same_document:
+                break
+            came[step] += 1
+            if not agrees[step, counted.index(at)]:
+                break
+            accepted[step] += 1
+    assert drafted_runs(batch, agrees).tolist() == [accepted, came]
+    assert came[0] == len(counted) > came[1] > came[2] > 0
+
+
+def test_the_memory_of_a_step_is_not_underestimated(tiny_verifier):
+    """Held against what torch says is kept for the backward pass."""
+    config = draft_config(None, AutoConfig.from_pretrained(tiny_verifier))
+    draft = Draft(config)
+    tokens, kept = 50, {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    inputs = torch.randn(tokens, config.hidden_size)
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        draft(inputs, inputs, torch.arange(tokens), RolloutAttention([tokens], "sdpa"))
+    weights = {parameter.untyped_storage().data_ptr() for parameter in draft.parameters()}
+    activations = sum(size for pointer, size in kept.items() if pointer not in weights)
+    estimate = memory_of_step(draft, tokens, 0) - memory_of_step(draft, 0, 0)
+    assert activations < estimate < 3 * activations

@@ -1,0 +1,173 @@
+"""Which recipe learns best: every variant from one table, resumable, results as JSON lines.
+
+    python -m benchmarks.experiments          # after `make repro`: its verifier, tokens, features
+
+Screening: one seed, one pass over the default's training documents (about 100k trained tokens),
+features shared through the cache; each variant changes one thing in the shipped recipe. Then three
+seeds and real decoding for the page's recipe, the official one and ours. A variant whose line
+stands in benchmarks/results/experiments.jsonl is not run again; docs/experiments.md has the
+reading. Acceptance by position is the teacher-forced estimate of validation
+(`eagle.trainer.drafted_runs`), tau at k = 4 follows from it; `measured_tau` comes from decoding.
+"""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from eagle.checkpoint import load_draft
+from eagle.config import Recipe, TrainCommand, load_params
+from eagle.decoding import chain
+from eagle.draft import Draft, draft_config
+from eagle.evaluation import read_bench
+from eagle.features import CachedFeatures
+from eagle.files import sha256_of_folder
+from eagle.initialization import initialize_random
+from eagle.loss import part_of_vocabulary, whole_vocabulary
+from eagle.metrics import acceptance_length, bootstrap_interval
+from eagle.template import load_template
+from eagle.tokens import TokenSet
+from eagle.tracking import ClearML
+from eagle.trainer import Split, Trainer
+from eagle.verifier import Verifier, load_tokenizer
+
+VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens")
+RESULTS = Path("benchmarks/results/experiments.jsonl")
+
+ONE_PASS = {"epochs": 1, "num_warmup_steps": 20}
+SCREENED: dict[str, dict] = {
+    "shipped": {},
+    "whole vocabulary": {"softmax_vocabulary": None},
+    "4,096 tokens": {"softmax_vocabulary": 4096},
+    "random initialisation": {"initialization": "random"},
+    "random initialisation, 3e-3": {"initialization": "random", "learning_rate": 3e-3},
+    "official mask": {"mask_alignment": "official"},
+    "no noise": {"noise_low": 0.0, "noise_high": 0.0},
+    "noise 0.5": {"noise_low": -0.5, "noise_high": 0.5},
+    "noise scaled by length": {"noise_form": "length_scaled"},
+    "regression weight 0.1": {"v_w": 0.1},
+    "regression weight 0": {"v_w": 0.0},
+    "classification weight 0.1": {"p_w": 0.1},
+    "learning rate 1e-4": {"learning_rate": 1e-4},
+    "learning rate 5e-4": {"learning_rate": 5e-4},
+    "4 conversations an update": {"micro_batch_size": 4},
+    "4 conversations, 6e-4": {"micro_batch_size": 4, "learning_rate": 6e-4},
+    "no warm-up": {"num_warmup_steps": 0},
+    "clip 0.05": {"grad_clip": 0.05},
+    "one rollout step": {"rollout_steps": 1},
+    "two rollout steps": {"rollout_steps": 2},
+}
+PAGE = {
+    "initialization": "random", "softmax_vocabulary": None, "mask_alignment": "official",
+    "learning_rate": 2e-4, "p_w": 0.1, "micro_batch_size": 16,
+}  # fmt: skip
+FINALS: dict[str, dict] = {
+    "page": PAGE,
+    "official": PAGE | {"learning_rate": 3e-5, "noise_form": "length_scaled"},
+    "shipped": {},
+}
+FINAL_EPOCHS = 2
+
+
+class Bench:
+    """What every variant shares."""
+
+    def __init__(self) -> None:
+        self.params = load_params()
+        self.verifier = Verifier.load(VERIFIER, torch.bfloat16, torch.device("cpu"))
+        self.hash = sha256_of_folder(VERIFIER)
+        self.whole = whole_vocabulary(self.verifier.head)
+        self.train, self.validation = (
+            TokenSet.load(TOKENS / f"{name}.safetensors") for name in ("train", "validation")
+        )
+        self.held_out = self._features(self.validation, self.whole)
+
+    def run(self, changes: dict, evaluate: bool = False) -> dict:
+        """Train one variant; its validation figures and seconds."""
+        shipped = self.params.train.model_dump(include=set(Recipe.model_fields))
+        asked = TrainCommand(
+            **shipped | {"verifier_model_path": "-", "dataset_path": "-", "cpdir": "-"}
+            | {"micro_batch_size": 1, "gradient_accumulation_steps": 1, "save": 10**9}
+            | {"validation_updates": 10**9, "progress_seconds": 60} | ONE_PASS | changes
+        )  # fmt: skip
+        trained = self.whole
+        if asked.softmax_vocabulary is not None:
+            said = self.train.by_frequency(len(self.whole.head))[: asked.softmax_vocabulary]
+            trained = part_of_vocabulary(self.whole.head, said)
+        features = self._features(self.train, trained)
+        stop = self.verifier.stop_token_ids
+        draft = Draft(draft_config(None, self.verifier.config))
+        initialize_random(draft, asked.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.monotonic()
+            trainer = Trainer(
+                asked, draft, self.verifier,
+                Split.make(self.train, features, asked.mask_alignment, stop),
+                Split.make(self.validation, self.held_out, "decoding", stop),
+                trained, self.whole, Path(folder), ClearML("", "", {}),
+            )  # fmt: skip
+            trainer.run()
+            seconds = time.monotonic() - started
+            measured = self._decode(load_draft(Path(folder) / "last")) if evaluate else {}
+        last = trainer.state.validations[-1]
+        rates = [last[f"alpha_{n}"] for n in range(5)]
+        estimate, alive = 1.0, 1.0
+        for rate in rates[:4]:
+            alive *= rate
+            estimate += alive
+        return {
+            "validation_loss": round(last["validation_loss"], 4),
+            "top1": round(last["validation_top1"], 4),
+            "alphas": [round(rate, 3) for rate in rates],
+            "estimated_tau": round(estimate, 3),
+            "seconds": round(seconds),
+            "trained_tokens": int(sum(row["masked_tokens"] for row in trainer.state.history)),
+            **measured,
+        }
+
+    def _decode(self, draft: Draft) -> dict:
+        tokenizer = load_tokenizer(VERIFIER)
+        template = load_template("results/template/chat_template.jinja", tokenizer)
+        generations = []
+        for question in read_bench(Path(self.params.evaluate.bench), 20):
+            message = [{"role": "user", "content": question["turns"][0]}]
+            ids = tokenizer.apply_chat_template(
+                message, chat_template=template, add_generation_prompt=True, return_dict=True
+            )["input_ids"]
+            draft = draft.cast(torch.bfloat16)
+            generations.append(chain(self.verifier, draft, ids, 48, 4))
+        return {
+            "measured_tau": round(acceptance_length(generations), 3),
+            "tau_95": [
+                round(bound, 3)
+                for bound in bootstrap_interval(acceptance_length, generations, seed=0)
+            ],
+        }
+
+    def _features(self, tokens: TokenSet, vocabulary) -> CachedFeatures:
+        return CachedFeatures(tokens, self.verifier, vocabulary, self.hash, 30)
+
+
+def main() -> None:
+    done = set()
+    if RESULTS.is_file():
+        done = {json.loads(line)["name"] for line in RESULTS.read_text().splitlines()}
+    work = [(f"screen: {name}", changes, False) for name, changes in SCREENED.items()]
+    for seed in (0, 1, 2):
+        for name, changes in FINALS.items():
+            more = {"epochs": FINAL_EPOCHS, "seed": seed}
+            work.append((f"final: {name}, seed {seed}", changes | more, True))
+    bench = Bench()
+    for name, changes, evaluate in work:
+        if name in done:
+            continue
+        row = {"name": name, "changes": changes} | bench.run(changes, evaluate)
+        with RESULTS.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,291 @@
+"""Training throughput: the plain way against ours, on the same data, in one run.
+
+    python -m benchmarks.train_throughput                    # after `make repro`: its verifier
+    python -m benchmarks.train_throughput --shape llama2_7b  # on a GPU; random weights
+
+The plain way is what the page's code does: the verifier runs again in every epoch on padded rows,
+logits of every position are computed and kept for the backward pass, everything in bfloat16. Ours
+is the trainer as it ships. Both count the assistant's tokens only, divide them by the wall time
+of the whole job, features included, and see the same documents in batches of the same size.
+Results go to benchmarks/results/ with hardware, versions and commit.
+"""
+
+import argparse
+import gc
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from eagle.config import TrainCommand
+from eagle.draft import Draft, attend_within_documents, draft_config
+from eagle.features import CachedFeatures, ReplayedFeatures
+from eagle.files import write_json
+from eagle.initialization import initialize_random
+from eagle.loss import Vocabulary, eagle_loss, part_of_vocabulary, teach, whole_vocabulary
+from eagle.provenance import provenance
+from eagle.tokens import TokenSet
+from eagle.tracking import ClearML
+from eagle.trainer import Split, Trainer, peak_memory_mb
+from eagle.verifier import Verifier
+
+RESULTS = Path("benchmarks/results")
+
+
+def command(**values) -> TrainCommand:
+    fixed = {
+        "verifier_model_path": "-", "dataset_path": "-", "cpdir": "-",
+        "mask_alignment": "official", "gradient_accumulation_steps": 1,
+        "validation_updates": 10**9, "save": 10**9, "progress_seconds": 1e9,
+    }  # fmt: skip
+    return TrainCommand(**(fixed | values))
+
+
+def plain_job(tokens: TokenSet, verifier: Verifier, epochs: int, batch: int) -> Callable[[], None]:
+    """The page's way, with the right pairing, so that both do the same work."""
+    draft = Draft(draft_config(None, verifier.config))
+    initialize_random(draft, 0)
+    draft = draft.cast(torch.bfloat16).to(verifier.head.device)
+    optimizer = torch.optim.AdamW(draft.parameters(), lr=2e-4, betas=(0.9, 0.95))
+    device = verifier.head.device
+
+    def step(documents: list[int]) -> None:
+        rows = [tokens.token_ids[tokens.span(d)].long() for d in documents]
+        masks = [tokens.loss_mask[tokens.span(d)].float() for d in documents]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)  # [B, L]
+        mask = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True).to(device)[:, :-1, None]
+        for row, document in enumerate(documents):
+            mask[row, tokens.length(document) - 1 :] = 0
+        with torch.no_grad():
+            features = verifier.features(ids)  # [B, L, H]
+            targets = features[:, 1:]
+            teacher = (targets @ verifier.head.T).softmax(-1)  # [B, L - 1, V]
+        inputs = features[:, :-1] + torch.empty_like(features[:, :-1]).uniform_(-0.1, 0.1)
+        count, length = inputs.shape[:2]
+        predicted = draft(
+            inputs.flatten(0, 1),
+            verifier.embedding[ids[:, 1:]].flatten(0, 1),
+            torch.arange(length, device=device).repeat(count),
+            attend_within_documents([length] * count, "sdpa"),
+        ).unflatten(0, (count, length))
+        log_probabilities = (predicted @ verifier.head.T).log_softmax(-1)
+        classification = -(teacher * log_probabilities).sum(-1, keepdim=True) * mask
+        regression = functional.smooth_l1_loss(predicted, targets, reduction="none")
+        regression = regression.mean(-1, keepdim=True) * mask
+        loss = (regression.sum() + 0.1 * classification.sum()) / mask.sum()
+        loss.backward()
+        torch.nn.utils.clip_grad_value_(draft.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def job() -> None:
+        for epoch in range(epochs):
+            order = list(range(len(tokens)))
+            random.Random(epoch).shuffle(order)
+            for start in range(0, len(order), batch):
+                step(order[start : start + batch])
+
+    return job
+
+
+def our_job(
+    tokens: TokenSet,
+    verifier: Verifier,
+    vocabulary: Vocabulary,
+    epochs: int,
+    batch: int,
+    features: str,
+    passes: int = 1,
+) -> Callable[[], None]:
+    """The trainer as it ships, with an empty feature cache."""
+    attn = "sdpa"
+    if verifier.head.device.type == "cuda":
+        try:
+            import flash_attn  # noqa: F401
+
+            attn = "flash_attention_2"
+        except ImportError:
+            pass
+
+    def job() -> None:
+        with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+            asked = command(
+                epochs=epochs, micro_batch_size=batch, features=features, replay_passes=passes,
+                replay_documents=max(batch, 128), attn=attn,
+            )  # fmt: skip
+            draft = Draft(draft_config(None, verifier.config))
+            initialize_random(draft, 0)
+            if features == "cache":
+                held = CachedFeatures(tokens, verifier, vocabulary, folder, 1e9)
+            else:
+                held = ReplayedFeatures(tokens, verifier, vocabulary)
+            split = Split.make(tokens, held, "official", verifier.stop_token_ids)
+            some = TokenSet(tokens.token_ids, tokens.loss_mask, tokens.bounds[:2])
+            few = Split.make(
+                some,
+                ReplayedFeatures(some, verifier, whole_vocabulary(vocabulary.head)),
+                "decoding",
+                verifier.stop_token_ids,
+            )
+            trainer = Trainer(
+                asked, draft.to(verifier.head.device), verifier, split, few, vocabulary,
+                whole_vocabulary(verifier.head), Path(folder), ClearML("", "", {}),
+            )  # fmt: skip
+            trainer.run()
+
+    return job
+
+
+def masked_tokens(tokens: TokenSet, stop: list[int]) -> int:
+    return sum(int(tokens.counted(d, "official", stop).sum()) for d in range(len(tokens)))
+
+
+def measure(job: Callable[[], None], device: torch.device) -> tuple[float, float]:
+    """Wall seconds and peak memory in MB (the process's high-water mark on a CPU)."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    job()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, peak_memory_mb(device)
+
+
+def random_verifier(shape: dict, device: torch.device) -> Verifier:
+    """A Llama of random weights, made on the spot."""
+    with torch.device(device):
+        model = LlamaForCausalLM(LlamaConfig(**shape, dtype=torch.bfloat16)).bfloat16()
+    return Verifier(model, [2])
+
+
+def random_documents(count: int, vocabulary: int, longest: int, seed: int) -> TokenSet:
+    """Lengths like ShareGPT's: log-normal, median near 900, cut at `longest`; assistant 70%."""
+    generator = random.Random(seed)
+    lengths = [min(longest, max(32, int(generator.lognormvariate(6.8, 0.8)))) for _ in range(count)]
+    total = sum(lengths)
+    torch.manual_seed(seed)
+    mask = torch.ones(total, dtype=torch.uint8)
+    bounds = torch.tensor([0, *lengths]).cumsum(0)
+    for start, length in zip(bounds[:-1].tolist(), lengths, strict=True):
+        mask[start : start + int(0.3 * length)] = 0
+    ids = torch.randint(3, vocabulary, (total,), dtype=torch.int32)
+    return TokenSet(ids, mask, bounds)
+
+
+LLAMA2_7B = {
+    "vocab_size": 32_000, "hidden_size": 4096, "intermediate_size": 11_008,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
+    "max_position_embeddings": 4096, "attn_implementation": "sdpa",
+}  # fmt: skip
+
+
+def matmul_rate(device: torch.device) -> float:
+    """bfloat16 products a second in TFLOP/s, the machine's own ceiling, by one large product."""
+    size = 8192 if device.type == "cuda" else 1536
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(3):
+        a @ b
+    seconds, _ = measure(lambda: [a @ b for _ in range(20)], device)
+    return 20 * 2 * size**3 / seconds / 1e12
+
+
+def loss_table(verifier: Verifier) -> list[dict]:
+    """The classification loss alone, forward and backward: rows a second by vocabulary size."""
+    device, hidden = verifier.head.device, verifier.head.shape[1]
+    table = []
+    for vocabulary in (32_000, 49_152, 151_936):
+        head = torch.randn(vocabulary, hidden, device=device, dtype=torch.bfloat16) / 10
+        for rows in (128, 512):
+            target = torch.randn(rows, hidden, device=device)
+            predicted = (target + 0.1).requires_grad_()
+            whole = whole_vocabulary(head)
+            part = part_of_vocabulary(head, torch.arange(8192, device=device))
+
+            def plain(p=predicted, t=target, h=head) -> None:
+                teacher = (t.bfloat16() @ h.T).softmax(-1)
+                (-(teacher * (p.bfloat16() @ h.T).log_softmax(-1)).sum()).backward()
+
+            def ours(vocabulary: Vocabulary, p=predicted, t=target) -> None:
+                eagle_loss(p, t, vocabulary[1], vocabulary[0]).classification.backward()
+
+            taught = [(v, teach(target, v)) for v in (whole, part)]
+            row = {"vocabulary": vocabulary, "rows": rows}
+            for name, job in (
+                ("plain", plain),
+                ("whole", lambda: ours(taught[0])),  # noqa: B023 called before the next turn
+                ("8192_tokens", lambda: ours(taught[1])),  # noqa: B023
+            ):
+                job()
+                seconds, _ = measure(lambda: [job() for _ in range(3)], device)  # noqa: B023
+                row[f"{name}_rows_per_second"] = round(3 * rows / seconds)
+            table.append(row)
+    return table
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--shape", choices=["embedded", "llama2_7b"], default="embedded")
+    options.add_argument("--documents", type=int, default=40)
+    options.add_argument("--epochs", type=int, default=4)
+    options.add_argument("--batch", type=int, default=8)
+    asked = options.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if asked.shape == "embedded":
+        verifier = Verifier.load(Path("resources/verifier"), torch.bfloat16, device)
+        tokens = TokenSet.load(Path("resources/tokens/train.safetensors"))
+        tokens = TokenSet(tokens.token_ids, tokens.loss_mask, tokens.bounds[: asked.documents + 1])
+    else:
+        verifier = random_verifier(LLAMA2_7B, device)
+        tokens = random_documents(asked.documents, 32_000, 2048, seed=0)
+    whole = whole_vocabulary(verifier.head)
+    frequent = tokens.by_frequency(len(verifier.head))[:8192].to(device)
+    part = part_of_vocabulary(verifier.head, frequent)
+    epochs, batch = asked.epochs, asked.batch
+    jobs = {"plain": plain_job(tokens, verifier, epochs, batch)}
+    for name, vocabulary in (("whole vocabulary", whole), ("8192 tokens", part)):
+        jobs[f"cache, {name}"] = our_job(tokens, verifier, vocabulary, epochs, batch, "cache")
+        for passes in (1, epochs):
+            jobs[f"replay {passes}, {name}"] = our_job(
+                tokens, verifier, vocabulary, epochs, batch, "replay", passes
+            )
+    masked = epochs * masked_tokens(tokens, verifier.stop_token_ids)
+    rows = []
+    # the plain way last on a CPU, whose high-water mark never falls
+    for name in sorted(jobs, key=lambda name: name == "plain"):
+        seconds, memory = measure(jobs[name], device)
+        rows.append(
+            {
+                "path": name,
+                "seconds": round(seconds, 1),
+                "masked_tokens_per_second": round(masked / seconds, 1),
+                "peak_memory_mb": round(memory),
+            }
+        )
+        print(json.dumps(rows[-1]), flush=True)
+    for row in rows:
+        row["ratio"] = round(rows[-1]["seconds"] / row["seconds"], 2)
+    result = {
+        "command": f"python -m benchmarks.train_throughput --shape {asked.shape} --documents "
+        f"{asked.documents} --epochs {epochs} --batch {batch}",
+        "paths": rows,
+        "loss_alone": loss_table(verifier),
+        "matmul_tflops": round(matmul_rate(device), 3),
+        "masked_tokens": masked,
+        **provenance({}, {}, sum(row["seconds"] for row in rows)),
+    }
+    name = f"train_throughput_{asked.shape}_{device.type}.json"
+    write_json(RESULTS / name, result)
+    print(json.dumps({"paths": rows, "loss_alone": result["loss_alone"]}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""Training that is killed, terminated or damaged ends in the weights of a run that was not."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.integration.test_commands import FLOAT32, page_flags, torchrun
+
+UPDATES = 200
+
+
+@pytest.fixture(scope="module")
+def flags(marked_verifier, messages_file):
+    """The page's command with a state after every update, so that most of a run is saving."""
+
+    def make(cpdir: Path, *more: str) -> list[str]:
+        return page_flags(
+            marked_verifier, messages_file, cpdir, *FLOAT32, "--epochs", "40", "--save", "1",
+            "--learning-rate", "1e-3", "--num-training-steps", str(UPDATES), *more,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(flags, tmp_path_factory) -> bytes:
+    cpdir = tmp_path_factory.mktemp("whole") / "cp"
+    subprocess.run([sys.executable, *flags(cpdir)], cwd=ROOT, check=True, capture_output=True)
+    return weights_in(cpdir)
+
+
+def weights_in(cpdir: Path) -> bytes:
+    (folder,) = cpdir.iterdir()
+    return (folder / "last/model.safetensors").read_bytes()
+
+
+def newest(cpdir: Path) -> int:
+    """Updates in the newest state."""
+    states = [path.name.split("-")[1] for path in cpdir.glob("*/state-*.pt")]
+    return max(map(int, states), default=0)
+
+
+def start_until(update: int, command: list[str], cpdir: Path) -> subprocess.Popen:
+    """Start training and come back when its newest state is that of `update` or later."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while newest(cpdir) < update and process.poll() is None:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    return process
+
+
+def kill_at_random(cpdir: Path, command: list[str], kills: int, seed: int) -> None:
+    """SIGKILL at random moments of a run that is started again each time; then let it end."""
+    generator = random.Random(seed)
+    for update in sorted(generator.sample(range(1, UPDATES - 10), kills)):
+        process = start_until(update, command, cpdir)
+        time.sleep(generator.uniform(0, 0.02))
+        process.kill()
+        process.wait()
+        assert process.returncode == -signal.SIGKILL
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert re.search(r"resumed at update \d+", finished.stderr)
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.proof)])
+def test_sigkill_at_any_moment_changes_no_weight(flags, uninterrupted, tmp_path, kills):
+    command = [sys.executable, *flags(tmp_path / "cp")]
+    kill_at_random(tmp_path / "cp", command, kills, seed=kills)
+    assert weights_in(tmp_path / "cp") == uninterrupted
+
+
+def test_sigterm_saves_within_a_step_and_ends_with_143(flags, uninterrupted, tmp_path):
+    cpdir = tmp_path / "cp"
+    command = [sys.executable, *flags(cpdir, "--save", "1000")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if line.startswith("train: "):
+            break
+    time.sleep(0.5)
+    process.terminate()
+    said = process.stderr.read()
+    assert process.wait() == 143
+    stopped = int(re.search(r"ended by SIGTERM after update (\d+)", said)[1])
+    assert 0 < stopped < UPDATES
+    assert newest(cpdir) == stopped
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"resumed at update {stopped}" in again.stderr
+    assert weights_in(cpdir) == uninterrupted
+
+
+def test_a_flipped_byte_in_the_newest_state_costs_one_state(flags, uninterrupted, tmp_path):
+    cpdir = tmp_path / "cp"
+    command = [sys.executable, *flags(cpdir)]
+    process = start_until(50, command, cpdir)
+    process.kill()
+    process.wait()
+    path = max(cpdir.glob("*/state-*.pt"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    before = newest(cpdir) - 1
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"{path}: its bytes changed" in again.stderr
+    assert f"resumed at update {before}" in again.stderr
+    assert weights_in(cpdir) == uninterrupted
+
+
+def test_the_agent_restarts_a_killed_worker_from_the_newest_state(flags, tmp_path):
+    cpdir = tmp_path / "cp"
+    two = flags(cpdir, "--micro-batch-size", "2", "--num-training-steps", str(2 * UPDATES))
+    command = [*torchrun(2), "--max-restarts", "1", *two]
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 120
+    while newest(cpdir) < 20:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    children = subprocess.run(
+        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
+    ).stdout.split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    said = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, said
+    assert int(re.search(r"resumed at update (\d+)", said)[1]) >= 20
+    assert len(weights_in(cpdir)) > 0
