@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from eagle.batch import Split
 from eagle.checkpoint import load_draft
 from eagle.config import Recipe, TrainCommand, load_params
 from eagle.decoding import chain
@@ -30,7 +31,7 @@ from eagle.metrics import acceptance_length, bootstrap_interval
 from eagle.template import load_template
 from eagle.tokens import TokenSet
 from eagle.tracking import ClearML
-from eagle.trainer import Split, Trainer
+from eagle.trainer import Trainer
 from eagle.verifier import Verifier, load_tokenizer
 
 VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens")

@@ -23,6 +23,7 @@ import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from eagle.batch import Split
 from eagle.config import TrainCommand
 from eagle.draft import Draft, attend_within_documents, draft_config
 from eagle.features import CachedFeatures, ReplayedFeatures
@@ -32,7 +33,7 @@ from eagle.loss import Vocabulary, eagle_loss, part_of_vocabulary, teach, whole_
 from eagle.provenance import provenance
 from eagle.tokens import TokenSet
 from eagle.tracking import ClearML
-from eagle.trainer import Split, Trainer, peak_memory_mb
+from eagle.trainer import Trainer, peak_memory_mb
 from eagle.verifier import Verifier
 
 RESULTS = Path("benchmarks/results")

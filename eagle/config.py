@@ -213,7 +213,8 @@ class Evaluate(Section):
     """Number of tokens, the ones the training data says most, that can be drafted; null: all. Fewer
     make a draft step cheaper and cost acceptance where the verifier would say another."""
     dtype: Dtype = "bfloat16"
-    """Precision for speed and acceptance length; acceptance rates and losslessness: float32."""
+    """Precision for speed, acceptance length and agreement; acceptance rates and losslessness:
+    float32."""
     lossless_prompts: int = Field(12, ge=1)
     """Prompts on which the chain's text is held against vanilla decoding in float32."""
     lossless_tokens: int = Field(48, ge=2)
@@ -227,6 +228,10 @@ class Machine(Section):
 
     processes: int = Field(1, ge=1)
     """Training processes (one a GPU)."""
+    verifier_sharding: Literal["none", "fsdp2"] = "none"
+    """fsdp2: the verifier's layers are split over the processes, for one that no GPU can hold."""
+    peak_tflops: float | None = Field(None, gt=0)
+    """What one device can do in the compute precision, for the FLOP utilisation in the history."""
     gradient_accumulation_steps: int = Field(1, ge=1)
     """Parts in which each process takes its share of an update: more parts, less memory."""
     save_updates: int = Field(50, ge=1)
@@ -282,6 +287,10 @@ class TrainCommand(Recipe, _Command):
     unset: from the epochs."""
     maximum_model_length: int = Field(2048, ge=2)
     """Longest document in tokens."""
+    verifier_sharding: Literal["none", "fsdp2"] = "none"
+    """fsdp2: the verifier's layers are split over all processes, for one that no GPU can hold."""
+    peak_tflops: float | None = Field(None, gt=0)
+    """What one device can do in the compute precision, for the FLOP utilisation in the history."""
     output: Path | None = None
     """Folder to which the finished drafts (best, last), metrics and history are published."""
     save: int = Field(4096, ge=1)

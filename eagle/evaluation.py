@@ -89,10 +89,10 @@ def evaluate(
     Args:
         trained_on: says which tokens are frequent, for `settings.draft_vocabulary`.
 
-    Speed and tau in `settings.dtype`, vanilla and chain in turn on each prompt; acceptance rates
-    and agreement in float32. Losslessness in both: in float32 a first difference must be a tie in
-    float64; in `settings.dtype` a near-tie in float32, within twice the largest difference that
-    this run measures between verifying the same tokens at once and one by one.
+    Speed, tau and agreement in `settings.dtype`, vanilla and chain in turn on each prompt;
+    acceptance rates in float32. Losslessness in both: in float32 a first difference must be a
+    tie in float64; in `settings.dtype` a near-tie in float32, within twice the largest difference
+    that this run measures between verifying the same tokens at once and one by one.
 
     Raises:
         InputError: bench or draft cannot be used.
@@ -113,6 +113,7 @@ def evaluate(
             rounding_difference(verifier, prompt.token_ids, generation.token_ids)
             for prompt, generation in list(zip(prompts, plain, strict=True))[:3]
         )
+        top1 = _top1_agreement(held_out, verifier, draft, progress)
         del verifier
         exact = Verifier.load(verifier_folder, torch.float32, device)
         draft = load_draft(draft_folder).to(device)
@@ -137,7 +138,6 @@ def evaluate(
             [text.token_ids for text in fast],
             [text.token_ids for text in plain],
         )
-        top1 = _top1_agreement(held_out, exact, draft, progress)
     if not any(generation.accepted for generation in fast):
         raise InputError(
             f"{settings.bench}: the verifier ended every reply with its first token, so nothing "

@@ -65,8 +65,10 @@ class ReplayedFeatures:
         self.held, self.features, self.teacher = documents, {}, {}
         rank, world = _rank_and_world()
         shares = deal(documents, self.tokens.bounds.diff().tolist(), world)
+        rounds = max(len(_batches(self.tokens, share)) for share in shares)
+        mine = self._compute(shares[rank], rounds)
         for owner, share in enumerate(shares):
-            own = self._compute(share) if owner == rank else self._empty(share)
+            own = mine if owner == rank else self._empty(share)
             if world > 1:
                 for tensor in own:  # as bytes: not every backend sends bfloat16
                     distributed.broadcast(tensor.view(torch.uint8), owner)
@@ -88,15 +90,17 @@ class ReplayedFeatures:
         features = torch.cat([self.features[document] for document in documents])
         return features, Teacher(torch.cat(means), torch.cat(likeliest))
 
-    def _compute(self, share: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _compute(self, share: list[int], rounds: int) -> tuple[Tensor, Tensor, Tensor]:
         whole, means, likeliest = own = self._empty(share)
         starts = _starts([self.tokens.length(document) for document in share])
         for documents in _batches(self.tokens, share):
             lengths = [self.tokens.length(document) for document in documents]
             features = compute(self.tokens, self.verifier, documents)
+            rounds -= 1
             for document, part in zip(documents, features.split(lengths), strict=True):
                 start = starts[share.index(document)]
                 whole[start : start + len(part)] = part
+        _keep_in_step(self.tokens, self.verifier, rounds)
         if share:
             taught = torch.cat([self.taught[self.tokens.span(document)] for document in share])
             teacher = teach(whole[taught.to(whole.device)], self.vocabulary)
@@ -292,14 +296,17 @@ def _run_verifier(
 ) -> None:
     """This rank's share of features [N, H]."""
     rank, world = _local_rank_and_world()
+    batches = _batches(tokens, list(range(len(tokens))))
     with Progress("features", len(features), "tokens", progress_seconds) as progress:
-        for number, documents in enumerate(_batches(tokens, list(range(len(tokens))))):
+        for number, documents in enumerate(batches):
             lengths = [tokens.length(document) for document in documents]
             if number % world == rank:
                 states = compute(tokens, verifier, documents).cpu()
                 for document, part in zip(documents, states.split(lengths), strict=True):
                     features[tokens.span(document)] = part
             progress.advance(sum(lengths))
+    most = math.ceil(len(batches) / world)
+    _keep_in_step(tokens, verifier, most - len(batches[rank::world]))
 
 
 def _run_head(
@@ -321,6 +328,12 @@ def _run_head(
                 teacher = teach(states, vocabulary)
                 means[rows], likeliest[rows] = teacher.mean.cpu(), teacher.token.int().cpu()
             progress.advance(len(positions[rows]))
+
+
+def _keep_in_step(tokens: TokenSet, verifier: Verifier, rounds: int) -> None:
+    """A sharded verifier runs when all ranks run it: take part in what others still have to do."""
+    for _ in range(rounds if verifier.sharded else 0):
+        compute(tokens, verifier, [0])
 
 
 def _batches(tokens: TokenSet, documents: list[int]) -> list[list[int]]:

@@ -11,6 +11,7 @@ that decides the result, so the same command started again goes on where it was 
 import hashlib
 import os
 import shutil
+import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ import torch  # noqa: E402
 from torch import distributed  # noqa: E402
 from transformers import PreTrainedTokenizerBase  # noqa: E402
 
+from eagle.batch import Split  # noqa: E402
 from eagle.config import TrainCommand, parse_command  # noqa: E402
 from eagle.draft import Draft, draft_config  # noqa: E402
 from eagle.errors import InputError, one_clear_message  # noqa: E402
@@ -47,18 +49,16 @@ from eagle.sharegpt import read_conversations, split  # noqa: E402
 from eagle.template import load_template  # noqa: E402
 from eagle.tokens import TokenSet, read_manifest, tokenize  # noqa: E402
 from eagle.tracking import ClearML, Progress  # noqa: E402
-from eagle.trainer import Split, Trainer  # noqa: E402
+from eagle.trainer import Trainer  # noqa: E402
 from eagle.verifier import Verifier, load_tokenizer, tokenizer_hash  # noqa: E402
 
 # Fields that cannot change the trained weights: paths are replaced by hashes of what they hold.
 NOT_IN_THE_RUN = {
     "verifier_model_path", "dataset_path", "eagle_config_path", "cpdir", "output", "save",
-    "clearml_project", "clearml_task", "progress_seconds", "features",
+    "clearml_project", "clearml_task", "progress_seconds", "verifier_sharding", "peak_tflops",
 }  # fmt: skip
 RESULTS = ("metrics.json", "provenance.json", "history.csv", "validations.csv")
 """What a finished run leaves beside its drafts."""
-TERMINATED = 143
-"""Exit code after SIGTERM, as a shell reports it (128 + 15)."""
 HELD_OUT = 0.05
 """Share of a JSON-lines data set that is held out to validate."""
 
@@ -85,6 +85,11 @@ def train(command: TrainCommand) -> Path | None:
 
 
 def _train(command: TrainCommand, device: torch.device, world: int) -> Path | None:
+    if command.verifier_sharding == "fsdp2" and world == 1:
+        raise InputError(
+            "--verifier-sharding = fsdp2: there is one process to shard over; start more "
+            "(--nproc_per_node, machine.processes) or leave the sharding out"
+        )
     tokenizer = load_tokenizer(command.verifier_model_path)
     train_tokens, validation_tokens, data_hash = load_documents(command, tokenizer)
     verifier = Verifier.load(
@@ -92,6 +97,7 @@ def _train(command: TrainCommand, device: torch.device, world: int) -> Path | No
         getattr(torch, command.verifier_model_dtype),
         device,
         command.attn,
+        sharded=command.verifier_sharding == "fsdp2",
     )
     _check_vocabulary(command, train_tokens, verifier)
     head = verifier.head.to(getattr(torch, command.verifier_model_lm_head_dtype))
@@ -217,7 +223,16 @@ def _process_group():
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     if world > 1:
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        # torchrun without --standalone keeps one store over its restarts, where the processes that
+        # come new would find the addresses of those that died
+        store, rank, _ = next(distributed.rendezvous("env://"))
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=distributed.PrefixStore(f"attempt {attempt}", store),
+            rank=rank,
+            world_size=world,
+        )
     yield device, world
     if world > 1:
         # every rank's last all-reduce must be freed before the group is, or gloo's thread and
@@ -262,4 +277,4 @@ def _sha256(text: str) -> str:
 if __name__ == "__main__":
     with one_clear_message():
         folder = train(parse_command(TrainCommand, sys.argv[1:], "eagle/train.py"))
-        sys.exit(0 if folder else TERMINATED)
+        sys.exit(0 if folder else 128 + signal.SIGTERM)

@@ -3,14 +3,13 @@
 Shapes: T tokens of a micro-step side by side, M counted positions among them, H hidden.
 """
 
-import hashlib
 import math
 import random
 import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +17,11 @@ import pandas as pd
 import torch
 from torch import Tensor, distributed
 
+from eagle.batch import Batch, Split, drafted_runs
 from eagle.checkpoint import RunState, save_draft
 from eagle.config import TrainCommand
 from eagle.draft import Draft, RolloutAttention
 from eagle.errors import InputError
-from eagle.features import Features
 from eagle.files import write_text
 from eagle.initialization import initialize_least_squares
 from eagle.loss import (
@@ -32,7 +31,7 @@ from eagle.loss import (
     eagle_loss,
     likeliest,
 )
-from eagle.tokens import TokenSet, deal
+from eagle.tokens import deal
 from eagle.tracking import ClearML, Progress
 from eagle.verifier import Verifier
 
@@ -42,59 +41,6 @@ LOOK_EVERY = 10
 DRAFTED = 5
 # Counted positions to which least squares fits the first weights: many per unknown of a row.
 FITTED_POSITIONS = 50_000
-
-
-@dataclass
-class Split:
-    """Training or validation documents with their features and counted positions."""
-
-    tokens: TokenSet
-    features: Features
-    counted: list[Tensor]
-    """A bool tensor [L - 1] a document: which (input, target) pairs count."""
-
-    @classmethod
-    def make(
-        cls, tokens: TokenSet, features: Features, alignment: str, stop_token_ids: list[int]
-    ) -> "Split":
-        """Raises: InputError: no position counts."""
-        counted = [tokens.counted(d, alignment, stop_token_ids) for d in range(len(tokens))]
-        if not any(positions.any() for positions in counted):
-            raise InputError(
-                f"none of {len(tokens)} documents has a position that counts with mask_alignment "
-                f"= {alignment}: check the data's replies and the template's generation markers"
-            )
-        return cls(tokens, features, counted)
-
-    def number_counted(self, documents: Sequence[int]) -> int:
-        return sum(int(self.counted[document].sum()) for document in documents)
-
-
-@dataclass
-class Batch:
-    """Pairs of one or more documents side by side."""
-
-    features: Tensor
-    """Inputs f_t [T, H], with noise when training."""
-    next_tokens: Tensor
-    """Token t + 1, int64 [T]."""
-    targets: Tensor
-    """f_{t+1} at counted positions, without noise [M, H]."""
-    teacher: Teacher
-    """The verifier's distribution there."""
-    counted: Tensor
-    """Counted positions, int64 [M]."""
-    lengths: list[int]
-    """Pairs of each document; they add up to T."""
-    positions: Tensor
-    """Of each pair in its document, int64 [T]."""
-
-    def reached(self, step: int) -> Tensor:
-        """Which counted pairs a draft of `step` + 1 tokens can end at: bool [M]. Its first token
-        must continue one that the verifier chose, so the pair `step` before counts too."""
-        counts = torch.zeros(len(self.positions), dtype=torch.bool, device=self.counted.device)
-        counts[self.counted] = True
-        return counts[self.counted - step] & (self.positions[self.counted] >= step)
 
 
 @dataclass(frozen=True)
@@ -123,7 +69,7 @@ def updates_of(
         for start in range(0, documents, buffer):
             held = tuple(drawn[start : start + buffer])
             for epoch in range(first, min(first + passes, epochs)):
-                order = list(held)
+                order = sorted(held)  # so that a buffer of everything is like a cache
                 random.Random(f"{seed} {epoch} {start}").shuffle(order)
                 for at in range(0, len(order), global_batch):
                     updates.append(Update(epoch, held, tuple(order[at : at + global_batch])))
@@ -135,18 +81,6 @@ def schedule(update: int, warmup: int, total: int) -> float:
     if update < warmup:
         return (update + 1) / (warmup + 1)
     return max(0.0, (total - update) / max(1, total - warmup))
-
-
-def input_noise(shape: tuple[int, int], command: TrainCommand, epoch: int, document: int) -> Tensor:
-    """Uniform noise [L, H] for a document's input features.
-
-    Drawn from (seed, epoch, document) alone, so neither the number of processes nor what shares a
-    micro-step changes it. "length_scaled" is the official code's 512 / L.
-    """
-    digest = hashlib.sha256(f"{command.seed} {epoch} {document}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    noise = torch.empty(shape).uniform_(command.noise_low, command.noise_high, generator=generator)
-    return noise * (512 / shape[0] if command.noise_form == "length_scaled" else 1.0)
 
 
 class Trainer:
@@ -221,6 +155,7 @@ class Trainer:
         terminated: list[int] = []
         before = signal.signal(signal.SIGTERM, lambda number, _frame: terminated.append(number))
         started = time.monotonic() - self.state.seconds
+        self.looked = self.state.seconds  # of the wall time, at the last look at the losses
         waiting: list[tuple[int, Tensor]] = []
         every = self.command.validation_updates or math.ceil(
             len(self.train.tokens) / self.global_batch
@@ -301,9 +236,10 @@ class Trainer:
                 total += self.train.number_counted([document])
         self.train.features.prepare(self.updates[0].buffer)
         for document in documents[self.rank :: self.world]:
-            batch = self._batch(self.train, [document], epoch=None)
-            embeddings = self.verifier.embedding[batch.next_tokens[batch.counted]]
-            features = batch.features[batch.counted]
+            batch = self.train.batch([document], self.command, epoch=None)
+            at = self._there(batch.counted)
+            embeddings = self.verifier.embedding[batch.next_tokens[at]]
+            features = batch.features[at]
             yield embeddings.float(), features.float(), batch.targets.float()
 
     def _announce(self) -> None:
@@ -330,7 +266,7 @@ class Trainer:
         totals = torch.zeros(4, dtype=torch.float64, device=self.device)
         for held in slots[self.rank * self.micro_steps : (self.rank + 1) * self.micro_steps]:
             if held:
-                steps = list(self._losses(self._batch(self.train, held, now.epoch)))
+                steps = list(self._losses(self.train.batch(held, self.command, now.epoch)))
                 weighted = [
                     self.command.v_w * sums.regression + self.command.p_w * sums.classification
                     for sums in steps
@@ -356,38 +292,6 @@ class Trainer:
                 distributed.all_reduce(parameter.grad)
         return [parameter.grad for parameter in self.draft.parameters()]
 
-    def _batch(self, split: Split, documents: list[int], epoch: int | None) -> Batch:
-        """Pairs of `documents`; noise on the inputs unless `epoch` is None."""
-        inputs, next_tokens, targets, counted, lengths = [], [], [], [], []
-        offset = 0
-        spans = [split.tokens.span(document) for document in documents]
-        chosen = [split.counted[document].nonzero()[:, 0] for document in documents]
-        # pair t has its target at position t + 1
-        features, teacher = split.features.of(documents, [at + 1 for at in chosen])
-        whole = features.split([span.stop - span.start for span in spans])
-        for document, span, at, states in zip(documents, spans, chosen, whole, strict=True):
-            pairs = len(states) - 1
-            noisy = states[:-1].float()
-            if epoch is not None:
-                noise = input_noise(tuple(noisy.shape), self.command, epoch, document)
-                noisy = noisy + noise.to(self.device)
-            positions = at.to(self.device)
-            inputs.append(noisy)
-            next_tokens.append(split.tokens.token_ids[span][1:])
-            targets.append(states[1:][positions])
-            counted.append(positions + offset)
-            lengths.append(pairs)
-            offset += pairs
-        return Batch(
-            torch.cat(inputs),
-            torch.cat(next_tokens).long().to(self.device),
-            torch.cat(targets),
-            teacher,
-            torch.cat(counted),
-            lengths,
-            torch.cat([torch.arange(length, device=self.device) for length in lengths]),
-        )
-
     def _predictions(self, batch: Batch, steps: int) -> Iterator[Tensor]:
         """Predicted features [T, H], from the batch's and then `steps` times from the draft's own.
 
@@ -395,13 +299,14 @@ class Trainer:
         """
         embeddings = self.verifier.embedding[batch.next_tokens].float()
         attend = RolloutAttention(batch.lengths, self.command.attn)
-        begins = (batch.positions == 0)[:, None]  # nothing predicted a document's first feature
+        positions = self._there(batch.positions)
+        begins = (positions == 0)[:, None]  # nothing predicted a document's first feature
         inputs = batch.features
         for _ in range(1 + steps):
             with torch.autocast(
                 self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32
             ):
-                predicted = self.draft(inputs, embeddings, batch.positions, attend)
+                predicted = self.draft(inputs, embeddings, positions, attend)
             yield predicted
             inputs = torch.where(begins, batch.features, predicted.roll(1, 0))
 
@@ -409,10 +314,44 @@ class Trainer:
         """The loss of the step on true features and of each rollout step."""
         predictions = self._predictions(batch, self.command.rollout_steps)
         for step, predicted in enumerate(predictions):
-            rows = batch.reached(step)
+            reached = batch.reached(step)
+            at, rows = self._there(batch.counted[reached]), self._there(reached)
             teacher = Teacher(*(values[rows] for values in batch.teacher))
-            at = batch.counted[rows]
             yield eagle_loss(predicted[at], batch.targets[rows], teacher, self.trained)
+
+    def _there(self, indices: Tensor) -> Tensor:
+        """Indices made on the CPU, on the device."""
+        return indices.to(self.device, non_blocking=True)
+
+    def _speed(self, rows: list[dict], seconds: float) -> dict[str, float]:
+        """What the last few updates did in their wall time, without features computed before."""
+        tokens, masked = (sum(row[name] for row in rows) for name in ("tokens", "masked_tokens"))
+        teraflop = self._operations(tokens, masked) / 1e12
+        speed = {
+            "step_tokens_per_second": tokens / seconds,
+            "step_tflops": teraflop / seconds / self.world,
+            "peak_memory_mb": peak_memory_mb(self.device),
+        }
+        if self.command.peak_tflops:
+            speed["flop_utilization"] = speed["step_tflops"] / self.command.peak_tflops
+        return speed
+
+    def _operations(self, tokens: int, masked: int) -> float:
+        """Floating-point operations of the products in training; attention's own, a few percent at
+        usual lengths, are left out.
+
+        A weight costs 2 a token forward, 4 backward; the frozen head 2 products a masked token.
+        In replay the verifier's layers come on top, once in `replay_passes`.
+        """
+        hidden = self.draft.config.hidden_size
+        weights = sum(p.numel() for p in self.draft.parameters() if p.dim() == 2)
+        steps = 1 + self.command.rollout_steps
+        done = steps * (6 * weights * tokens + 4 * len(self.trained.head) * hidden * masked)
+        if self.command.features == "replay":
+            layers = sum(p.numel() for p in self.verifier.model.base_model.layers.parameters())
+            teacher = 4 * len(self.trained.head) * hidden * masked
+            done += (2 * layers * tokens + teacher) / self.command.replay_passes
+        return done
 
     def _look(self, waiting: list[tuple[int, Tensor]], seconds: float) -> str:
         """Put the waiting updates' losses into the history; returns the newest for the eye."""
@@ -432,6 +371,7 @@ class Trainer:
                     f"and the best draft before it stay in {self.run_folder}"
                 )
             learning_rate = self.command.learning_rate * schedule(update, self.warmup, self.total)
+            documents = self.updates[update].documents
             entry = {
                 "update": update,
                 "loss": loss,
@@ -440,10 +380,13 @@ class Trainer:
                 "top1": agreements,
                 "learning_rate": learning_rate,
                 "gradient_norm": norm,
+                "tokens": sum(self.lengths[document] for document in documents),
                 "masked_tokens": masked,
                 "seconds": seconds,
             }
             self.state.history.append(entry)
+        speed = self._speed(self.state.history[-len(waiting) :], seconds - self.looked)
+        self.looked = seconds
         done = sum(row["masked_tokens"] for row in self.state.history)
         scalars = {
             "train/loss": loss,
@@ -453,7 +396,9 @@ class Trainer:
             "train/learning_rate": learning_rate,
             "train/gradient_norm": norm,
             "train/masked_tokens_per_second": done / (seconds + self.train.features.seconds),
+            **{f"train/{name}": value for name, value in speed.items()},
         }
+        self.state.history[-1] |= speed
         self.clearml.scalars(scalars, update)
         return f"loss {loss:.3f}, top-1 {agreements:.3f}"
 
@@ -463,12 +408,12 @@ class Trainer:
         documents = range(len(self.validation.tokens))
         held = self.command.replay_documents
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, top-1, top-5
-        chains = torch.zeros(2, DRAFTED, dtype=torch.float64, device=self.device)
+        chains = torch.zeros(2, DRAFTED, dtype=torch.float64)  # on the CPU, as its counts are
         for start in range(0, len(documents), held):
             buffer = documents[start : start + held]
             self.validation.features.prepare(tuple(buffer))
             for document in buffer[self.rank :: self.world]:
-                batch = self._batch(self.validation, [document], epoch=None)
+                batch = self.validation.batch([document], self.command, epoch=None)
                 loss, agrees, ranked = self._judge(batch)
                 totals += torch.stack([loss.double(), agrees[0].double().sum(), ranked.double()])
                 chains += drafted_runs(batch, agrees)
@@ -503,37 +448,13 @@ class Trainer:
         verifier's token is among the draft's five most likely."""
         agrees = []
         for step, predicted in enumerate(self._predictions(batch, DRAFTED - 1)):
-            at_counted = predicted[batch.counted]
+            at_counted = predicted[self._there(batch.counted)]
             five = likeliest(at_counted, self.whole.head, 5)
             agrees.append(five[:, 0] == batch.teacher.token)
             if step == 0:
                 sums = eagle_loss(at_counted, batch.targets, batch.teacher, self.whole)
                 ranked = (five == batch.teacher.token[:, None]).sum()
         return sums.classification, torch.stack(agrees), ranked
-
-
-def drafted_runs(batch: Batch, agrees: Tensor) -> Tensor:
-    """How many runs of drafted tokens came to length n + 1, of those that came to n: [2, DRAFTED].
-
-    A run starts at every counted pair and follows the document: with text that the verifier would
-    write itself, that is what a chain meets, so the two rows' ratio estimates alpha_n.
-
-    Args:
-        agrees: of each rollout step, whether the draft's token at a counted pair is the
-            verifier's: bool [DRAFTED, M].
-    """
-    length = len(batch.positions)
-    runs = torch.zeros(2, len(agrees), dtype=torch.float64, device=agrees.device)
-    alive = torch.ones(length, dtype=torch.bool, device=agrees.device)
-    for step, agree in enumerate(agrees):
-        reached = batch.counted[batch.reached(step)]
-        came = torch.zeros_like(alive)
-        came[reached] = alive[reached - 1] if step else True
-        went_on = torch.zeros_like(alive)
-        went_on[batch.counted] = agree
-        alive = came & went_on
-        runs[0, step], runs[1, step] = alive.sum(), came.sum()
-    return runs
 
 
 def memory_of_step(draft: Draft, tokens: int, rollout_steps: int) -> int:

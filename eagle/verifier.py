@@ -4,7 +4,9 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -31,12 +33,23 @@ class Verifier(nn.Module):
         self.model = model.eval().requires_grad_(False)
         self.config = model.config
         self.stop_token_ids = stop_token_ids
+        self.sharded = False
 
     @classmethod
     def load(
-        cls, folder: Path, dtype: torch.dtype, device: torch.device, attn: str = "sdpa"
+        cls,
+        folder: Path,
+        dtype: torch.dtype,
+        device: torch.device,
+        attn: str = "sdpa",
+        sharded: bool = False,
     ) -> "Verifier":
         """Load from a folder in transformers layout.
+
+        Args:
+            sharded: split every layer's weights over all processes (FSDP2); embedding and head,
+                which training uses by themselves, stay whole. Such a verifier runs only when all
+                processes run it.
 
         Raises:
             InputError: no such model, or one whose logits are more than features times head.
@@ -57,7 +70,13 @@ class Verifier(nn.Module):
         stop = stop_token_ids(folder)
         # plain decoding: a penalty or top-p that the model ships is no part of its distribution
         model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=stop[0])
-        return cls(model.to(device), stop)
+        if sharded:  # before it moves: no device needs room for all of it
+            mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
+            for layer in model.base_model.layers:
+                fully_shard(layer, mesh=mesh)
+        verifier = cls(model.to(device), stop)
+        verifier.sharded = sharded
+        return verifier
 
     @property
     def embedding(self) -> Tensor:

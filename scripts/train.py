@@ -7,12 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-import eagle.train
 from eagle.config import Params, Recipe, TrainCommand, flags_of, load_params
 from eagle.errors import InputError, one_clear_message
 from eagle.files import whole_folder
 from eagle.tracking import say_written
 
+PROGRAM = Path("eagle/train.py")  # started, not imported: that would load torch for nothing
 VERIFIER = Path("resources/verifier")
 TOKENS = Path("resources/tokens")
 RUNS = Path("runs")
@@ -64,6 +64,8 @@ def command_of(params: Params) -> TrainCommand:
         num_training_steps=train.max_updates and train.max_updates * ticks,
         maximum_model_length=params.tokens.maximum_model_length,
         save=machine.save_updates,
+        verifier_sharding=machine.verifier_sharding,
+        peak_tflops=machine.peak_tflops,
         clearml_task=f"{machine.processes}processes-{train.global_batch_size}globalbs",
         progress_seconds=machine.progress_seconds,
     )
@@ -81,7 +83,7 @@ def torchrun(processes: int, flags: list[str]) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1",
-        f"--nproc_per_node={processes}", eagle.train.__file__, *flags,
+        f"--nproc_per_node={processes}", str(PROGRAM), *flags,
     ]  # fmt: skip
     terminated: list[int] = []
 
@@ -93,7 +95,7 @@ def torchrun(processes: int, flags: list[str]) -> None:
     signal.signal(signal.SIGTERM, end)
     code = launcher.wait()
     if terminated:
-        sys.exit(eagle.train.TERMINATED)
+        sys.exit(128 + signal.SIGTERM)  # as a shell reports it
     if code:
         raise InputError(
             f"training ended with exit code {code}; what went wrong stands above, "

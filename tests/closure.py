@@ -1,4 +1,4 @@
-"""Which of the project's modules a script imports, directly or not."""
+"""Which of the project's modules a script runs, directly or not."""
 
 import ast
 from pathlib import Path
@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def closure(script: Path) -> set[Path]:
-    """Project files imported by `script`, itself included, found in the source text."""
+    """Project files that `script` imports or names as a program, itself included, by its text."""
     found: set[Path] = set()
     waiting = [script]
     while waiting:
@@ -21,6 +21,8 @@ def closure(script: Path) -> set[Path]:
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            elif isinstance(node, ast.Constant) and str(node.value).endswith(".py"):
+                names = [node.value.removesuffix(".py").replace("/", ".")]
             for name in names:
                 candidate = Path(*name.split(".")).with_suffix(".py")
                 if (

@@ -67,34 +67,6 @@ def test_the_pages_training_command(run, marked_verifier, messages_file, tmp_pat
     assert "0% of the schedule used" in finished.stderr
 
 
-def test_one_and_two_processes_have_the_same_loss_curve(
-    run, marked_verifier, messages_file, tmp_path
-):
-    curves = []
-    for processes, micro, features in ((1, 4, "cache"), (2, 2, "replay"), (2, 1, "cache")):
-        out = tmp_path / f"out-{processes}-{micro}"
-        accumulation = 8 // (micro * processes)
-        flags = page_flags(
-            marked_verifier, messages_file, tmp_path / "cp", *FLOAT32,
-            "--micro-batch-size", str(micro), "--learning-rate", "2e-3",
-            "--gradient-accumulation-steps", str(accumulation), "--features", features,
-            "--num-warmup-steps", str(2 * processes),
-            "--num-training-steps", str(10 * processes), "--output", str(out),
-        )  # fmt: skip
-        run(*torchrun(processes), *flags)
-        rows = history(out)
-        curves.append([(float(r["loss"]), float(r["top1"])) for r in rows])
-        curves[-1] += [
-            (float(r["validation_loss"]), float(r["validation_top1"]))
-            for r in csv.DictReader((out / "validations.csv").open())
-        ]
-    assert curves[0][0][0] - curves[0][-3][0] > 0.01  # it learns something to compare
-    for other in curves[1:]:
-        for (loss, top1), (other_loss, other_top1) in zip(curves[0], other, strict=True):
-            assert other_loss == pytest.approx(loss, abs=1e-4)
-            assert other_top1 == pytest.approx(top1, abs=0.02)
-
-
 def test_the_pages_data_command_with_a_local_file(run, tmp_path):
     source = tmp_path / "sharegpt.json"
     source.write_text(json.dumps(make_conversations(20)))

@@ -1,4 +1,4 @@
-"""Order, dealing, schedule and noise: what makes a run the same on any number of processes."""
+"""Order and schedule of updates, and what a step takes."""
 
 import itertools
 
@@ -6,14 +6,8 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from eagle.config import TrainCommand
 from eagle.draft import Draft, RolloutAttention, draft_config
-from eagle.loss import Teacher
-from eagle.trainer import Batch, drafted_runs, input_noise, memory_of_step, schedule, updates_of
-
-
-def command(**values) -> TrainCommand:
-    return TrainCommand(verifier_model_path="v", dataset_path="d", cpdir="c", **values)
+from eagle.trainer import memory_of_step, schedule, updates_of
 
 
 def test_every_document_comes_once_an_epoch_in_a_new_order():
@@ -45,51 +39,6 @@ def test_the_schedule_rises_and_falls_in_a_line():
     assert factors[-1] == pytest.approx(1 / 8)
     assert schedule(12, 4, 12) == 0
     assert schedule(0, 0, 5) == 1.0
-
-
-def test_noise_is_drawn_from_seed_epoch_and_document_alone():
-    shape = (256, 8)
-    noise = input_noise(shape, command(seed=1), 0, 5)
-    assert torch.equal(noise, input_noise(shape, command(seed=1), 0, 5))
-    for other in (
-        input_noise(shape, command(seed=2), 0, 5),
-        input_noise(shape, command(seed=1), 1, 5),
-        input_noise(shape, command(seed=1), 0, 6),
-    ):
-        assert not torch.equal(noise, other)
-    assert -0.1 <= noise.min() < -0.09 < 0.09 < noise.max() <= 0.1
-    scaled = input_noise(shape, command(seed=1, noise_form="length_scaled"), 0, 5)
-    torch.testing.assert_close(scaled, noise * 2)
-
-
-def batch_of(counted: list[int], lengths: list[int]) -> Batch:
-    """A batch of which only the shape matters."""
-    positions = torch.cat([torch.arange(length) for length in lengths])
-    nothing = torch.zeros(len(positions), 1)
-    rows = torch.zeros(len(counted), 1)
-    teacher = Teacher(rows, rows[:, 0].long())
-    where = torch.tensor(counted)
-    return Batch(nothing, positions, rows, teacher, where, lengths, positions)
-
-
-def test_runs_of_drafted_tokens_are_counted_as_chains_would_be():
-    lengths = [7, 5]
-    counted = [2, 3, 4, 5, 6, 8, 9, 11]
-    batch = batch_of(counted, lengths)
-    agrees = torch.rand(3, len(counted), generator=torch.Generator().manual_seed(0)) < 0.7
-    came, accepted = [0] * 3, [0] * 3
-    for start in counted:
-        for step in range(3):
-            at = start + step
-            same_document = (at < 7) == (start < 7)
-            if at not in counted or not same_document:
-                break
-            came[step] += 1
-            if not agrees[step, counted.index(at)]:
-                break
-            accepted[step] += 1
-    assert drafted_runs(batch, agrees).tolist() == [accepted, came]
-    assert came[0] == len(counted) > came[1] > came[2] > 0
 
 
 def test_the_memory_of_a_step_is_not_underestimated(tiny_verifier):
