@@ -1,4 +1,5 @@
 # make repro: environment, whole DAG, results/report.md.   make test: the same, then the tests.
+# make proof: the same, then the long form of the tests; it can be stopped and started again.
 #
 # On a machine without a GPU, TORCH_INDEX spares the download of CUDA:
 #   make repro TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -9,7 +10,7 @@ VENV := .venv
 INSTALLED := $(VENV)/installed-$(firstword $(shell sha256sum requirements.lock))
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test lint lock schema
+.PHONY: repro test proof lint lock schema
 
 repro: $(INSTALLED)
 	dvc repro
@@ -17,6 +18,9 @@ repro: $(INSTALLED)
 
 test: repro
 	python -m pytest tests --numprocesses 2 --dist loadfile
+
+proof: repro
+	python -m tools.proof
 
 lint: $(INSTALLED)
 	ruff check .

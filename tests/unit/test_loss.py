@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eagle import loss
 from eagle.loss import (
@@ -85,6 +86,32 @@ def test_part_of_a_vocabulary_is_a_head_of_those_rows_alone():
     torch.testing.assert_close(ours.classification, plain.classification)
     assert ours.agreements == plain.agreements
     assert torch.equal(teacher.token, tokens[(target @ head[tokens].T).argmax(-1)])
+
+
+class LargestTensor(TorchDispatchMode):
+    """Notes the most bytes that one operation's result holds."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        result = function(*arguments, **(named or {}))
+        for tensor in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize("rows", [100, 1000])
+def test_memory_is_a_chunks_however_many_rows(rows):
+    """Nothing of shape [M, V] exists: the largest tensor is one chunk's logits in float32."""
+    predicted, target, head = case(rows, 8, 4000)
+    vocabulary = whole_vocabulary(head.bfloat16())
+    with LargestTensor() as ours:
+        eagle_loss(predicted, target, teach(target, vocabulary), vocabulary)[1].backward()
+    assert ours.bytes == min(rows, loss.CHUNK) * 4000 * 4
+    with LargestTensor() as plain:
+        reference_loss(predicted, target, head).classification.backward()
+    assert plain.bytes == rows * 4000 * 4
 
 
 def test_the_likeliest_tokens_are_the_largest_logits():

@@ -1,13 +1,15 @@
 """Order and schedule of updates, and what a step takes."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoConfig
 
 from eagle.draft import Draft, RolloutAttention, draft_config
-from eagle.trainer import memory_of_step, schedule, updates_of
+from eagle.errors import InputError
+from eagle.trainer import Trainer, memory_of_step, schedule, updates_of
 
 
 def test_every_document_comes_once_an_epoch_in_a_new_order():
@@ -58,3 +60,16 @@ def test_the_memory_of_a_step_is_not_underestimated(tiny_verifier):
     activations = sum(size for pointer, size in kept.items() if pointer not in weights)
     estimate = memory_of_step(draft, tokens, 0) - memory_of_step(draft, 0, 0)
     assert activations < estimate < 3 * activations
+
+
+def test_a_micro_step_that_cannot_fit_is_refused_with_the_numbers(tiny_verifier, monkeypatch):
+    config = draft_config(None, AutoConfig.from_pretrained(tiny_verifier))
+    planned = SimpleNamespace(
+        updates=updates_of(2, 1, 2, 0, buffer=2, passes=1), lengths=[300, 700], world=1,
+        micro_steps=1, draft=Draft(config), command=SimpleNamespace(rollout_steps=0),
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    Trainer._check_memory(planned)
+    monkeypatch.setattr("eagle.trainer.free_memory", lambda _device: 1e6)
+    with pytest.raises(InputError, match=r"of 1,000 tokens needs about .* GB and cpu has 0.0 GB"):
+        Trainer._check_memory(planned)
