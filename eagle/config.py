@@ -156,9 +156,10 @@ class Recipe(Section):
     """bf16: the draft computes in bfloat16 over its float32 weights."""
     attn: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     """Attention backend of the verifier and the draft."""
-    initialization: Literal["random", "least_squares"] = "random"
+    initialization: Literal["random", "least_squares", "last_layer"] = "random"
     """random: normal weights (official code). least_squares: `fc` begins where closed-form
-    regression on the features puts it, attention and MLP at nothing."""
+    regression on the features puts it, the outputs of attention and MLP at nothing. last_layer:
+    the same, and what attention and MLP look at is what the verifier's last layer does."""
     rollout_steps: int = Field(0, ge=0)
     """Further steps in which the draft reads its own predictions, as in decoding; all steps weigh
     the same."""
@@ -209,6 +210,13 @@ class Evaluate(Section):
     """Longest generation for speed and acceptance length, in tokens."""
     draft_length: int = Field(4, ge=1)
     """Tokens the chain drafts a step (k)."""
+    temperature: float = Field(0.0, ge=0)
+    """Of speed, acceptance length and rates, for verifier and draft; 0 is greedy. Losslessness is
+    proven at 0."""
+    top_p: float = Field(1.0, gt=0, le=1)
+    """Share of the probability from which tokens are drawn, the likeliest first."""
+    top_k: int | None = Field(None, ge=1)
+    """Number of the likeliest tokens from which tokens are drawn; null: all."""
     draft_vocabulary: int | None = Field(None, ge=1)
     """Number of tokens, the ones the training data says most, that can be drafted; null: all. Fewer
     make a draft step cheaper and cost acceptance where the verifier would say another."""

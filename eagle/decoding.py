@@ -1,4 +1,4 @@
-"""Greedy decoding with a key-value cache: vanilla, and a speculative chain that drafts k tokens.
+"""Decoding with a key-value cache: vanilla, and a speculative chain that drafts k tokens.
 
 Shapes: T new tokens of one step, H hidden, V vocabulary; batch 1.
 """
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import DynamicCache
 
-from eagle.acceptance import accept_greedy
+from eagle.acceptance import Sampling, accept_greedy, accept_sampled, draw
 from eagle.draft import Draft
 from eagle.errors import InputError
 from eagle.loss import Vocabulary, whole_vocabulary
@@ -36,8 +36,32 @@ class Generation:
         return self.prefill_seconds + self.decode_seconds
 
 
+@dataclass
+class Choice:
+    """How tokens are chosen from logits: the most likely ones, or drawn."""
+
+    sampling: Sampling | None = None
+    """None: temperature 0."""
+    generator: torch.Generator | None = None
+    """Of the drawn ones, on the CPU; None takes torch's own."""
+
+    def tokens(self, logits: Tensor) -> Tensor:
+        """One token a row [T] of logits [T, V]."""
+        if self.sampling is None:
+            return logits.argmax(-1)
+        return draw(self.sampling.probabilities(logits), self.uniforms(len(logits), logits.device))
+
+    def uniforms(self, count: int, device: torch.device) -> Tensor:
+        return torch.rand(count, generator=self.generator, dtype=torch.float64).to(device)
+
+
+GREEDY = Choice()
+
+
 @torch.inference_mode()
-def vanilla(verifier: Verifier, prompt: list[int], maximum_new_tokens: int) -> Generation:
+def vanilla(
+    verifier: Verifier, prompt: list[int], maximum_new_tokens: int, choice: Choice = GREEDY
+) -> Generation:
     """One verifier forward a token: what speculative decoding is measured against.
 
     Raises:
@@ -46,11 +70,11 @@ def vanilla(verifier: Verifier, prompt: list[int], maximum_new_tokens: int) -> G
     _check_context(verifier, len(prompt) + maximum_new_tokens)
     clock = _Clock(verifier.head.device)
     session = VerifierSession(verifier)
-    token = int(session.logits(session.step(prompt)[-1:]).argmax())
+    token = int(choice.tokens(session.logits(session.step(prompt)[-1:])))
     prefill_seconds = clock.lap()
     generated = [token]
     while len(generated) < maximum_new_tokens and token not in verifier.stop_token_ids:
-        token = int(session.logits(session.step([token])).argmax())
+        token = int(choice.tokens(session.logits(session.step([token]))))
         generated.append(token)
     return Generation(generated, prefill_seconds, clock.lap(), len(generated) - 1)
 
@@ -63,6 +87,7 @@ def chain(
     maximum_new_tokens: int,
     draft_length: int,
     vocabulary: Vocabulary | None = None,
+    choice: Choice = GREEDY,
 ) -> Generation:
     """Draft `draft_length` tokens, verify them in one forward, repeat (paper, section 3).
 
@@ -70,6 +95,7 @@ def chain(
         vocabulary: the tokens that can be drafted; None: all. The verifier decides among all of
             them in any case, so fewer cost acceptance at most, and spare most of the head's
             product (FR-Spec, arXiv 2502.14856).
+        choice: of verifier and draft alike.
 
     Raises:
         InputError: prompt, new tokens and one draft do not fit the verifier's context.
@@ -77,28 +103,50 @@ def chain(
     _check_context(verifier, len(prompt) + maximum_new_tokens + draft_length)
     clock = _Clock(verifier.head.device)
     session = VerifierSession(verifier)
-    drafting = _DraftSession(draft, verifier, vocabulary or whole_vocabulary(verifier.head))
+    drafting = _DraftSession(draft, verifier, vocabulary or whole_vocabulary(verifier.head), choice)
     features = session.step(prompt)  # [P, H]
-    token = int(session.logits(features[-1:]).argmax())
+    token = int(choice.tokens(session.logits(features[-1:])))
     prefill_seconds = clock.lap()
     generation = Generation([token], prefill_seconds, 0.0, 0)
     # pairs (f_t, token t + 1) that the draft has not seen yet, all with true features
     pending = [*prompt[1:], token]
     while not _finished(generation.token_ids, verifier.stop_token_ids, maximum_new_tokens):
-        drafted = drafting.propose(features, pending, draft_length)
+        drafted, drafted_logits = drafting.propose(features, pending, draft_length)
         features = session.step([token, *drafted.tolist()])  # [k + 1, H]
-        chosen = session.logits(features).argmax(-1)  # [k + 1]
-        accepted = accept_greedy(drafted, chosen)
+        accepted, on_top = _accept(
+            drafted, drafted_logits, session.logits(features), drafting.vocabulary, choice
+        )
         session.forget(draft_length - accepted)
-        pending = [*drafted[:accepted].tolist(), int(chosen[accepted])]
+        pending = [*drafted[:accepted].tolist(), on_top]
         features = features[: accepted + 1]
-        token = pending[-1]
+        token = on_top
         generation.token_ids += pending
         generation.accepted.append(accepted)
         generation.verifier_steps += 1
     _cut(generation.token_ids, verifier.stop_token_ids, maximum_new_tokens)
     generation.decode_seconds = clock.lap()
     return generation
+
+
+def _accept(
+    drafted: Tensor, drafted_logits: Tensor, logits: Tensor, vocabulary: Vocabulary, choice: Choice
+) -> tuple[int, int]:
+    """How many of the drafted tokens [k] stand, and the token that comes on top.
+
+    Args:
+        drafted_logits: [k, S], the draft's over the vocabulary's tokens.
+        logits: [k + 1, V], the verifier's.
+    """
+    if choice.sampling is None:
+        chosen = logits.argmax(-1)
+        accepted = accept_greedy(drafted, chosen)
+        return accepted, int(chosen[accepted])
+    p = choice.sampling.probabilities(logits)
+    q = torch.zeros_like(p[:-1])
+    q[:, vocabulary.token_ids] = choice.sampling.probabilities(drafted_logits)
+    uniforms = choice.uniforms(len(logits), logits.device)
+    accepted, on_top = accept_sampled(drafted[None], q[None], p[None], uniforms[None])
+    return int(accepted), int(on_top)
 
 
 class VerifierSession:
@@ -129,12 +177,15 @@ class VerifierSession:
 class _DraftSession:
     """The draft with a cache of the pairs it has read with TRUE features."""
 
-    def __init__(self, draft: Draft, verifier: Verifier, vocabulary: Vocabulary):
+    def __init__(self, draft: Draft, verifier: Verifier, vocabulary: Vocabulary, choice: Choice):
         self.draft, self.verifier, self.vocabulary = draft, verifier, vocabulary
+        self.choice = choice
         self.keys = self.values = None  # each [1, G, N, D]
 
-    def propose(self, features: Tensor, next_tokens: list[int], count: int) -> Tensor:
-        """`count` drafted tokens [count].
+    def propose(
+        self, features: Tensor, next_tokens: list[int], count: int
+    ) -> tuple[Tensor, Tensor]:
+        """`count` drafted tokens [count] and the logits they were chosen from [count, S].
 
         Args:
             features: [T, H], the verifier's, of positions the draft has not read.
@@ -142,16 +193,14 @@ class _DraftSession:
         """
         hidden = self._step(features, torch.tensor(next_tokens, device=features.device))[-1:]
         read = self.keys.shape[2]
-        drafted = [self._choose(hidden)]
+        logits = [hidden @ self.vocabulary.head.T]  # each [1, S]
+        drafted = [self.vocabulary.token_ids[self.choice.tokens(logits[-1])]]
         while len(drafted) < count:  # from here on the draft feeds on its own features
             hidden = self._step(hidden, drafted[-1])
-            drafted.append(self._choose(hidden))
+            logits.append(hidden @ self.vocabulary.head.T)
+            drafted.append(self.vocabulary.token_ids[self.choice.tokens(logits[-1])])
         self.keys, self.values = self.keys[:, :, :read], self.values[:, :, :read]
-        return torch.cat(drafted)
-
-    def _choose(self, hidden: Tensor) -> Tensor:
-        """The most likely token [1] after a feature [1, H]."""
-        return self.vocabulary.token_ids[(hidden @ self.vocabulary.head.T).argmax(-1)]
+        return torch.cat(drafted), torch.cat(logits)
 
     def _step(self, features: Tensor, next_tokens: Tensor) -> Tensor:
         start = 0 if self.keys is None else self.keys.shape[2]

@@ -7,9 +7,10 @@ import pandas as pd
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from eagle.acceptance import Sampling
 from eagle.checkpoint import load_draft
 from eagle.config import Evaluate
-from eagle.decoding import Generation, chain, vanilla
+from eagle.decoding import Choice, Generation, chain, vanilla
 from eagle.draft import Draft, attend_within_documents
 from eagle.errors import InputError
 from eagle.features import compute
@@ -102,12 +103,17 @@ def evaluate(
     draft = load_draft(draft_folder).to(device)
     verifier = Verifier.load(verifier_folder, getattr(torch, settings.dtype), device)
     _check_fit(draft_folder, draft.config, verifier.config)
+    choice = Choice()
+    if settings.temperature > 0:
+        sampling = Sampling(settings.temperature, settings.top_p, settings.top_k)
+        choice = Choice(sampling, torch.Generator().manual_seed(settings.seed))
     turns = sum(len(question["turns"]) for question in questions)
     total = turns + min(turns, settings.lossless_prompts) + len(held_out)
     with Progress("evaluate", total, "prompts", progress_seconds) as progress:
         prompts, plain, fast = _race(
             questions, verifier, draft.cast(verifier.head.dtype),
-            _drafted_from(settings, trained_on, verifier), template, tokenizer, settings, progress,
+            _drafted_from(settings, trained_on, verifier), choice, template, tokenizer, settings,
+            progress,
         )  # fmt: skip
         rounding = max(
             rounding_difference(verifier, prompt.token_ids, generation.token_ids)
@@ -119,25 +125,32 @@ def evaluate(
         draft = load_draft(draft_folder).to(device)
         proven = [prompt.token_ids for prompt in prompts[: settings.lossless_prompts]]
         vocabulary = _drafted_from(settings, trained_on, exact)
-        rated = []
+        length = settings.lossless_tokens
+        greedy = []
         for prompt in proven:
-            rated.append(
-                chain(exact, draft, prompt, settings.lossless_tokens, RATE_POSITIONS, vocabulary)
-            )
+            greedy.append(chain(exact, draft, prompt, length, RATE_POSITIONS, vocabulary))
             progress.advance(note="losslessness")
+        rated = greedy
+        if settings.temperature > 0:
+            rated = [
+                chain(exact, draft, prompt, length, RATE_POSITIONS, vocabulary, choice)
+                for prompt in proven
+            ]
         references = reference_texts(exact, proven, settings.lossless_tokens)
         comparisons = compare(
             lambda: Verifier.load(verifier_folder, torch.float64, torch.device("cpu")),
             proven,
-            [text.token_ids for text in rated],
+            [text.token_ids for text in greedy],
             references,
         )
-        served = compare(
-            lambda: exact,
-            [prompt.token_ids for prompt in prompts],
-            [text.token_ids for text in fast],
-            [text.token_ids for text in plain],
-        )
+        served = []  # drawn texts have a distribution in common, no words
+        if settings.temperature == 0:
+            served = compare(
+                lambda: exact,
+                [prompt.token_ids for prompt in prompts],
+                [text.token_ids for text in fast],
+                [text.token_ids for text in plain],
+            )
     if not any(generation.accepted for generation in fast):
         raise InputError(
             f"{settings.bench}: the verifier ended every reply with its first token, so nothing "
@@ -160,6 +173,7 @@ def evaluate(
         details={
             "draft_length": settings.draft_length,
             "draft_vocabulary": settings.draft_vocabulary,
+            "temperature": settings.temperature,
             "tau_95": bootstrap_interval(
                 acceptance_length, [g for g in fast if g.accepted], seed=settings.seed
             ),
@@ -191,6 +205,7 @@ def _race(
     verifier: Verifier,
     draft: Draft,
     vocabulary: Vocabulary,
+    choice: Choice,
     template: str,
     tokenizer: PreTrainedTokenizerBase,
     settings: Evaluate,
@@ -213,8 +228,8 @@ def _race(
                 vanilla(verifier, ids, 4)
                 chain(verifier, draft, ids, 4, k, vocabulary)
             prompts.append(Prompt(question["question_id"], question["category"], turn, ids))
-            plain.append(vanilla(verifier, ids, length))
-            fast.append(chain(verifier, draft, ids, length, k, vocabulary))
+            plain.append(vanilla(verifier, ids, length, choice))
+            fast.append(chain(verifier, draft, ids, length, k, vocabulary, choice))
             reply = tokenizer.decode(plain[-1].token_ids, skip_special_tokens=True)
             messages.append({"role": "assistant", "content": reply})
             progress.advance(note="speed")

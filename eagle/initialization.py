@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, distributed, nn
 
 from eagle.draft import Draft
+from eagle.errors import InputError
+from eagle.verifier import Verifier
 
 Pairs = tuple[Tensor, Tensor, Tensor]
 
@@ -22,6 +24,44 @@ def initialize_random(draft: Draft, seed: int) -> None:
             module.weight.data.copy_(initial * draft.config.initializer_range)
             if module.bias is not None:
                 module.bias.data.zero_()
+
+
+def initialize_from_last_layer(draft: Draft, verifier: Verifier) -> None:
+    """Take queries, keys, values and the MLP's inner weights from the verifier's last layer.
+
+    That layer reads x / rms(x) * w_in, the features are x / rms(x) * w_out with the final norm's
+    weight: for the same residual stream x they differ by w_in / w_out alone, which goes into the
+    weights (queries, keys and values) and into the norm before the MLP. Copied as they stand, they
+    would read features as if they were a layer's input.
+
+    Raises:
+        InputError: the verifier's layer is not of the draft's form.
+    """
+    theirs, ours = verifier.model.base_model.layers[-1], draft.layers[0]
+    final = verifier.model.base_model.norm.weight.float()
+    # where the final norm hides a direction, features do not show it
+    shown = final.abs() > 1e-3 * final.abs().mean()
+    expected = {name: tensor.shape for name, tensor in ours.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
+    found.pop("input_layernorm.weight", None)
+    if expected != found:
+        differing = sorted(
+            name for name in expected | found if expected.get(name) != found.get(name)
+        )
+        raise InputError(
+            "initialization = last_layer needs a verifier whose layers are Llama's and a draft of "
+            f"their shape; these differ: {', '.join(differing)}. Choose least_squares"
+        )
+    before_attention, before_mlp = (
+        torch.where(shown, norm.weight.float() / final, 0)
+        for norm in (theirs.input_layernorm, theirs.post_attention_layernorm)
+    )
+    for name in ("q_proj", "k_proj", "v_proj"):
+        weight = getattr(theirs.self_attn, name).weight.float() * before_attention
+        getattr(ours.self_attn, name).weight.data.copy_(weight)
+    ours.post_attention_layernorm.weight.data.copy_(before_mlp)
+    for name in ("gate_proj", "up_proj"):
+        getattr(ours.mlp, name).weight.data.copy_(getattr(theirs.mlp, name).weight)
 
 
 def initialize_least_squares(draft: Draft, pairs: Iterable[Pairs]) -> None:

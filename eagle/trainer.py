@@ -23,7 +23,7 @@ from eagle.config import TrainCommand
 from eagle.draft import Draft, RolloutAttention
 from eagle.errors import InputError
 from eagle.files import write_text
-from eagle.initialization import initialize_least_squares
+from eagle.initialization import initialize_from_last_layer, initialize_least_squares
 from eagle.loss import (
     Sums,
     Teacher,
@@ -138,8 +138,10 @@ class Trainer:
                 f"{self.total} updates; lower the warm-up or train longer"
             )
         self._check_memory()
-        if command.initialization == "least_squares" and self.state.update == 0:
+        if command.initialization != "random" and self.state.update == 0:
             initialize_least_squares(draft, self._fitted_pairs())
+            if command.initialization == "last_layer":
+                initialize_from_last_layer(draft, verifier)
 
     def run(self) -> bool:
         """Train to the end from wherever the run folder's state stands; write best and last.

@@ -56,6 +56,15 @@ def test_only_what_a_parameter_touches_reruns(project: Project):
     assert executed(project("dvc", "repro")) == []
 
 
+def test_a_temperature_is_measured_with_sampled_chains(project: Project):
+    project.set("evaluate", temperature=1.0, top_k=20)
+    assert executed(project("dvc", "repro")) == ["evaluate", "write_report"]
+    metrics = json.loads((project.folder / "results/evaluate/metrics.json").read_text())
+    assert metrics["lossless"]
+    assert metrics["tau"] >= 1
+    assert "at temperature 1" in (project.folder / "results/report.md").read_text()
+
+
 def test_changed_code_reruns_what_imports_it(project: Project):
     project.edit("eagle/report.py", "nats a position", "nats for a position")
     assert executed(project("dvc", "repro")) == ["write_report"]

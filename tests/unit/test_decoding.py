@@ -3,15 +3,17 @@
 import pytest
 import torch
 
-from eagle.acceptance import accept_greedy
+from eagle.acceptance import Sampling
 from eagle.checkpoint import load_draft, save_draft
-from eagle.decoding import chain, vanilla
+from eagle.decoding import GREEDY, Choice, chain, vanilla
 from eagle.draft import Draft, attend_within_documents, draft_config
 from eagle.errors import InputError
 from eagle.initialization import initialize_random
 from eagle.loss import part_of_vocabulary, whole_vocabulary
 from eagle.lossless import Comparison, compare, reference_texts, rounding_difference
 from eagle.verifier import Verifier
+from tests.tiny import make_verifier
+from tests.unit.test_acceptance import chi_square
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +47,6 @@ def prompts(verifier, count: int) -> list[list[int]]:
     ]
 
 
-def test_accepted_is_the_length_of_the_agreeing_beginning():
-    chosen = torch.tensor([5, 6, 7, 8])
-    for drafted, accepted in (([5, 6, 7], 3), ([5, 0, 7], 1), ([0, 6, 7], 0)):
-        assert accept_greedy(torch.tensor(drafted), chosen) == accepted
-
-
 @pytest.mark.parametrize("draft_length", [1, 4, 6])
 def test_the_chain_is_lossless_in_float64(verifier, draft, echo, draft_length):
     accepted = 0
@@ -78,6 +74,49 @@ def test_drafting_from_some_tokens_alone_is_lossless_too(verifier, echo):
     assert accepted[0] > accepted[1] > 0
 
 
+@pytest.fixture(scope="module")
+def twelve(tmp_path_factory):
+    """A verifier of twelve tokens, of which none stops."""
+    folder = make_verifier(tmp_path_factory.mktemp("twelve") / "verifier", vocab_size=12)
+    model = Verifier.load(folder, torch.float64, torch.device("cpu")).model
+    return Verifier(model, [99])
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(1.0), Sampling(0.7, top_p=0.9), Sampling(1.3, top_k=5)]
+)
+def test_sampled_chains_have_the_verifiers_distribution(twelve, sampling):
+    """End to end: the first two tokens after the prefill's, against their exact probabilities."""
+    prompt, texts = [3, 1, 4], 1200
+    draft = Draft(draft_config(None, twelve.config)).double()
+    initialize_random(draft, 3)
+    draft.fc.weight.data *= 40  # has an opinion, which is not the verifier's
+    choice = Choice(sampling, torch.Generator().manual_seed(0))
+    counts = torch.zeros(12, 12, 12)
+    accepted = 0
+    for _ in range(texts):
+        generation = chain(twelve, draft, prompt, 3, 2, choice=choice)
+        counts[tuple(generation.token_ids)] += 1
+        accepted += sum(generation.accepted)
+    assert accepted > texts / 10
+    pairs = torch.cartesian_prod(torch.arange(12), torch.arange(12))
+    rows = torch.cat([torch.tensor(prompt).expand(144, -1), pairs], dim=1)
+    logits = twelve.model(rows).logits[:, 2:]  # after the prompt, one token, two tokens
+    p = sampling.probabilities(logits)
+    first, second = pairs.T
+    expected = p[:, 0].gather(1, first[:, None])[:, 0] * p[:, 1].gather(1, second[:, None])[:, 0]
+    expected = (expected[:, None] * p[:, 2]).flatten() * texts
+    counts = counts.flatten()
+    assert counts[expected == 0].sum() == 0
+    # pooled until every cell is expected often enough for the test to hold
+    order = expected.argsort()
+    _, cells = (expected[order].cumsum(0) / 10).long().unique(return_inverse=True)
+    pooled = torch.zeros(int(cells.max()) + 1, dtype=torch.float64)
+    observed = pooled.clone().index_add_(0, cells, counts[order].double())
+    wanted = pooled.index_add_(0, cells, expected[order].double())
+    assert chi_square(observed, wanted) > 1e-3 / 3
+
+
 def test_vanilla_is_transformers_generate(verifier):
     for prompt, reference in zip(
         prompts(verifier, 8), reference_texts(verifier, prompts(verifier, 8), 24), strict=True
@@ -91,11 +130,11 @@ def test_drafting_with_the_cache_is_the_draft_over_the_whole_text(verifier, draf
 
     ids = prompts(verifier, 1)[0] * 4
     features = verifier.features(torch.tensor([ids]))[0]
-    session = _DraftSession(draft, verifier, whole_vocabulary(verifier.head))
+    session = _DraftSession(draft, verifier, whole_vocabulary(verifier.head), GREEDY)
     with torch.inference_mode():
         session.propose(features[:3], ids[1:4], 3)  # its own guesses must leave no trace
         session.propose(features[3:7], ids[4:8], 2)
-        drafted = session.propose(features[7:9], ids[8:10], 1)
+        drafted, _ = session.propose(features[7:9], ids[8:10], 1)
         whole = draft(
             features[:9],
             verifier.embedding[torch.tensor(ids[1:10])],
