@@ -17,7 +17,7 @@ repro: $(INSTALLED)
 	@echo "Read results/report.md (or results/report.html in a browser)."
 
 test: repro
-	python -m pytest tests --numprocesses 2 --dist loadfile
+	python -m pytest tests --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 proof: repro
 	python -m tools.proof

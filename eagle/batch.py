@@ -102,7 +102,8 @@ class Batch:
         token must continue one that the verifier chose, so the pair `step` before counts too."""
         counts = torch.zeros(len(self.positions), dtype=torch.bool)
         counts[self.counted] = True
-        began = counts[self.counted - step] & (self.positions[self.counted] >= step)
+        before = (self.counted - step).clamp(min=0)
+        began = counts[before] & (self.positions[self.counted] >= step)
         return began.nonzero()[:, 0]
 
 

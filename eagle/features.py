@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +26,8 @@ from eagle.verifier import Verifier
 
 # Padded tokens in one forward pass: enough to keep the products large, at any sequence length.
 FORWARD_TOKENS = 4096
+# A partial cache this old was left by a run that was killed: none takes a week to fill.
+ABANDONED_SECONDS = 7 * 24 * 3600
 
 
 class Features(Protocol):
@@ -159,6 +162,7 @@ class CachedFeatures:
                 "mean": ((int(taught.sum()), width), head.dtype),
                 "token": ((int(taught.sum()),), torch.int32),
             },
+            needed=states.folder,
         )
         teacher.fill(lambda maps: _run_head(*maps, self, taught, vocabulary, progress_seconds))
         self.mean, self.token = teacher.maps()
@@ -202,14 +206,30 @@ def compute(tokens: TokenSet, verifier: Verifier, documents: list[int]) -> Tenso
 class _Files:
     """Tensors in files of one folder, which is whole or absent."""
 
-    def __init__(self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]):
-        self.folder, self.shapes = folder, shapes
+    def __init__(
+        self,
+        folder: Path,
+        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]],
+        needed: Path | None = None,
+    ):
+        """Args: needed: a folder that must not make room for this one."""
+        self.folder, self.shapes, self.needed = folder, shapes, needed
 
     @property
     def seconds(self) -> float:
         return read_json(self.folder / "manifest.json")["seconds"]
 
     def maps(self) -> list[Tensor]:
+        """Raises: InputError: a run beside this one removed them to make room."""
+        for name, (shape, dtype) in self.shapes.items():
+            path = self._path(name)
+            if not path.is_file() or path.stat().st_size != math.prod(shape) * dtype.itemsize:
+                raise InputError(
+                    f"{path}: was removed to make room for another run's features; start again"
+                )
+        return self._map()
+
+    def _map(self) -> list[Tensor]:
         return [
             torch.from_file(
                 str(self._path(name)), shared=True, size=math.prod(shape), dtype=dtype
@@ -225,21 +245,23 @@ class _Files:
         """
         leads = _local_rank_and_world()[0] == 0
         # one name a run: an experiment beside this one may be filling the same cache
-        work = _from_leader((self._whole(), os.getpid()) if leads else None)
-        if work[0]:
+        answers = _gather((self._whole(), uuid.uuid4().hex) if leads else None)
+        # all machines or none: filling is done in step
+        if all(answer[0] for answer in answers if answer):
             return
         started = time.monotonic()
         whole = self.folder
-        self.folder = whole.with_name(f".{whole.name}.{work[1]}.partial")
+        name = answers[_rank_and_world()[0] - _local_rank_and_world()[0]][1]
+        self.folder = whole.with_name(f".{name}.partial")
         if leads:
             for left in whole.parent.glob(".*.partial"):  # by runs that were killed
-                if not Path("/proc", left.name.split(".")[-2]).exists():
+                if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                     shutil.rmtree(left, ignore_errors=True)
             self.folder.mkdir(parents=True)
             self._make_room()
-            self.maps()  # creates the files
+            self._map()  # creates the files
         _barrier()
-        write(self.maps())
+        write(self._map())
         _barrier()
         if leads:
             seconds = time.monotonic() - started
@@ -262,7 +284,11 @@ class _Files:
         """
         if not (self.folder / "manifest.json").is_file():
             return False
-        if read_json(self.folder / "manifest.json")["sha256"] != self._hashes():
+        try:
+            found = self._hashes()
+        except OSError:  # a run beside this one is removing them
+            found = None
+        if read_json(self.folder / "manifest.json")["sha256"] != found:
             print(f"{self.folder}: changed since it was written; computed again", file=sys.stderr)
             return False
         os.utime(self.folder)  # what was used last makes room last
@@ -274,18 +300,20 @@ class _Files:
     def _make_room(self) -> None:
         needed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.shapes.values())
         others = [path for path in self.folder.parent.glob("[!.]*") if path.is_dir()]
-        others.sort(key=lambda path: path.stat().st_mtime)
-        while needed > (free := shutil.disk_usage(self.folder).free):
-            if not others:
-                (rows, width), dtype = next(iter(self.shapes.values()))
-                raise InputError(
-                    f"features of {rows:,} tokens x {width} x {dtype.itemsize} bytes need "
-                    f"{needed / 1e9:.1f} GB, {self.folder.parent} has {free / 1e9:.1f} GB free: "
-                    "set EAGLE_CACHE to a larger disk, take fewer conversations, or set "
-                    "train.features to replay"
-                )
+        others = sorted(set(others) - {self.needed}, key=lambda path: path.stat().st_mtime)
+        removable = sum(file.stat().st_size for path in others for file in path.iterdir())
+        free = shutil.disk_usage(self.folder).free
+        if needed > free + removable:
+            (rows, width), dtype = next(iter(self.shapes.values()))
+            raise InputError(
+                f"features of {rows:,} tokens x {width} x {dtype.itemsize} bytes need "
+                f"{needed / 1e9:.1f} GB, {self.folder.parent} has {free / 1e9:.1f} GB free and "
+                f"{removable / 1e9:.1f} GB of other runs' features: set EAGLE_CACHE to a larger "
+                "disk, take fewer conversations, or set train.features to replay"
+            )
+        while others and needed > shutil.disk_usage(self.folder).free:
             print(f"{others[0]}: removed to make room for features", file=sys.stderr)
-            shutil.rmtree(others.pop(0))
+            shutil.rmtree(others.pop(0), ignore_errors=True)
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.bin"
@@ -372,13 +400,13 @@ def _local_rank_and_world() -> tuple[int, int]:
     return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def _from_leader(value):
-    """What this machine's first process passes as `value`."""
+def _gather(value: object) -> list:
+    """Every rank's value."""
     if not distributed.is_initialized():
-        return value
+        return [value]
     values = [None] * distributed.get_world_size()
     distributed.all_gather_object(values, value)
-    return values[distributed.get_rank() - _local_rank_and_world()[0]]
+    return values
 
 
 def _barrier() -> None:

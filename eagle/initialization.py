@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.tensor import DTensor
 
 from eagle.draft import Draft
 from eagle.errors import InputError
@@ -37,12 +38,16 @@ def initialize_from_last_layer(draft: Draft, verifier: Verifier) -> None:
     Raises:
         InputError: the verifier's layer is not of the draft's form.
     """
-    theirs, ours = verifier.model.base_model.layers[-1], draft.layers[0]
+    ours = draft.layers[0]
+    theirs = {
+        name: (weight.full_tensor() if isinstance(weight, DTensor) else weight).float()
+        for name, weight in verifier.model.base_model.layers[-1].state_dict().items()
+    }
     final = verifier.model.base_model.norm.weight.float()
     # where the final norm hides a direction, features do not show it
     shown = final.abs() > 1e-3 * final.abs().mean()
     expected = {name: tensor.shape for name, tensor in ours.state_dict().items()}
-    found = {name: tensor.shape for name, tensor in theirs.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in theirs.items()}
     found.pop("input_layernorm.weight", None)
     if expected != found:
         differing = sorted(
@@ -53,15 +58,15 @@ def initialize_from_last_layer(draft: Draft, verifier: Verifier) -> None:
             f"their shape; these differ: {', '.join(differing)}. Choose least_squares"
         )
     before_attention, before_mlp = (
-        torch.where(shown, norm.weight.float() / final, 0)
-        for norm in (theirs.input_layernorm, theirs.post_attention_layernorm)
+        torch.where(shown, theirs[f"{norm}.weight"] / final, 0)
+        for norm in ("input_layernorm", "post_attention_layernorm")
     )
     for name in ("q_proj", "k_proj", "v_proj"):
-        weight = getattr(theirs.self_attn, name).weight.float() * before_attention
+        weight = theirs[f"self_attn.{name}.weight"] * before_attention
         getattr(ours.self_attn, name).weight.data.copy_(weight)
     ours.post_attention_layernorm.weight.data.copy_(before_mlp)
     for name in ("gate_proj", "up_proj"):
-        getattr(ours.mlp, name).weight.data.copy_(getattr(theirs.mlp, name).weight)
+        getattr(ours.mlp, name).weight.data.copy_(theirs[f"mlp.{name}.weight"])
 
 
 def initialize_least_squares(draft: Draft, pairs: Iterable[Pairs]) -> None:

@@ -65,6 +65,7 @@ def part_of_vocabulary(head: Tensor, token_ids: Tensor) -> Vocabulary:
     a small model's training, shrink with their number (FR-Spec, arXiv 2502.14856, does the same
     to drafting). Decoding and validation use the whole head.
     """
+    token_ids = token_ids.to(head.device)
     return Vocabulary(head[token_ids], token_ids)
 
 
@@ -83,10 +84,19 @@ def teach(target: Tensor, vocabulary: Vocabulary) -> Teacher:
 
 
 @torch.no_grad()
-def likeliest(predicted: Tensor, head: Tensor, count: int) -> Tensor:
-    """The `count` most likely tokens after predicted [M, H], the first first: int64 [M, count]."""
-    chunks = predicted.to(head.dtype).split(CHUNK)
-    return torch.cat([(rows @ head.T).topk(count).indices for rows in chunks])
+def likeliest(predicted: Tensor, head: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The most likely token after predicted [M, H], int64 [M], and the `count` most likely ones
+    in any order [M, count].
+
+    The first is argmax's, as the teacher's is: of equal logits, common in bfloat16, topk may
+    prefer another.
+    """
+    first, several = [], []
+    for rows in predicted.to(head.dtype).split(CHUNK):
+        logits = rows @ head.T  # [C, V]
+        first.append(logits.argmax(-1))
+        several.append(logits.topk(count).indices)
+    return torch.cat(first), torch.cat(several)
 
 
 def eagle_loss(predicted: Tensor, target: Tensor, teacher: Teacher, vocabulary: Vocabulary) -> Sums:

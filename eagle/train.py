@@ -223,10 +223,12 @@ def _process_group():
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     if world > 1:
-        # torchrun without --standalone keeps one store over its restarts, where the processes that
-        # come new would find the addresses of those that died
+        # a single agent without --standalone keeps one store over its restarts, where the processes
+        # that come new would find the addresses of those that died; several agents count their
+        # restarts apart and make a store for each round
         store, rank, _ = next(distributed.rendezvous("env://"))
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        alone = os.environ.get("LOCAL_WORLD_SIZE") == str(world)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if alone else "of several"
         distributed.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=distributed.PrefixStore(f"attempt {attempt}", store),

@@ -98,6 +98,7 @@ class Trainer:
         run_folder: Path,
         clearml: ClearML,
     ):
+        began = time.monotonic()
         self.command, self.draft, self.verifier = command, draft, verifier
         self.train, self.validation = train, validation
         self.run_folder, self.clearml = run_folder, clearml
@@ -132,6 +133,11 @@ class Trainer:
         scheduled = command.num_training_steps
         self.total = scheduled // self.world if scheduled else len(self.updates)
         self.end = min(self.total, len(self.updates))
+        if replays and command.replay_documents < self.global_batch:
+            raise InputError(
+                f"--replay-documents = {command.replay_documents} is fewer than the "
+                f"{self.global_batch} conversations of an update; raise it to at least as many"
+            )
         if self.warmup >= self.total:
             raise InputError(
                 f"the warm-up of {self.warmup} updates is not shorter than the schedule of "
@@ -142,6 +148,26 @@ class Trainer:
             initialize_least_squares(draft, self._fitted_pairs())
             if command.initialization == "last_layer":
                 initialize_from_last_layer(draft, verifier)
+        self._agree_on_the_start()
+        self.state.seconds += time.monotonic() - began
+
+    def _agree_on_the_start(self) -> None:
+        """Every rank goes on from the same update and weights.
+
+        Raises:
+            InputError: ranks found different states, as without a shared folder.
+        """
+        if self.world == 1:
+            return
+        found = [None] * self.world
+        distributed.all_gather_object(found, self.state.update)
+        if len(set(found)) > 1:
+            raise InputError(
+                f"--cpdir: the processes found states of different updates ({found}) in "
+                f"{self.run_folder}; with several machines it must be a folder that they share"
+            )
+        for parameter in self.draft.parameters():  # solved for on each rank's own processor
+            distributed.broadcast(parameter.data, 0)
 
     def run(self) -> bool:
         """Train to the end from wherever the run folder's state stands; write best and last.
@@ -181,6 +207,8 @@ class Trainer:
                 self.state.seconds = time.monotonic() - started
                 if save and self.rank == 0:
                     self.state.save(self.run_folder, self.draft, self.optimizer)
+                if not waiting:  # validating and saving are no part of the next updates' time
+                    self.looked = time.monotonic() - started
                 progress.advance(note=note)
                 if stop and not last:
                     break
@@ -220,13 +248,18 @@ class Trainer:
             slots = deal(update.documents, self.lengths, self.world * self.micro_steps)
             largest = max(largest, *(sum(self.lengths[d] for d in held) for held in slots))
         needed = memory_of_step(self.draft, largest, self.command.rollout_steps)
+        if self.command.features == "replay":
+            held = max(sum(self.lengths[d] for d in update.buffer) for update in self.updates)
+            # features and teacher, in 2 bytes each; validation has a buffer of its own
+            needed += 2 * held * self.draft.config.hidden_size * (2 + 2)
         free = free_memory(self.device)
         if needed > free:
             raise InputError(
                 f"a micro-step of {largest:,} tokens needs about {needed / 1e9:.1f} GB and "
                 f"{self.device.type} has {free / 1e9:.1f} GB free: lower --micro-batch-size and "
                 "raise --gradient-accumulation-steps by the same factor "
-                "(machine.gradient_accumulation_steps), or lower --maximum-model-length"
+                "(machine.gradient_accumulation_steps), or lower --maximum-model-length "
+                "or --replay-documents"
             )
 
     def _fitted_pairs(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -388,7 +421,6 @@ class Trainer:
             }
             self.state.history.append(entry)
         speed = self._speed(self.state.history[-len(waiting) :], seconds - self.looked)
-        self.looked = seconds
         done = sum(row["masked_tokens"] for row in self.state.history)
         scalars = {
             "train/loss": loss,
@@ -451,8 +483,8 @@ class Trainer:
         agrees = []
         for step, predicted in enumerate(self._predictions(batch, DRAFTED - 1)):
             at_counted = predicted[self._there(batch.counted)]
-            five = likeliest(at_counted, self.whole.head, 5)
-            agrees.append(five[:, 0] == batch.teacher.token)
+            first, five = likeliest(at_counted, self.whole.head, 5)
+            agrees.append(first == batch.teacher.token)
             if step == 0:
                 sums = eagle_loss(at_counted, batch.targets, batch.teacher, self.whole)
                 ranked = (five == batch.teacher.token[:, None]).sum()

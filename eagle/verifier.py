@@ -5,8 +5,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, distributed, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -71,9 +69,13 @@ class Verifier(nn.Module):
         # plain decoding: a penalty or top-p that the model ships is no part of its distribution
         model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=stop[0])
         if sharded:  # before it moves: no device needs room for all of it
+            from torch.distributed.device_mesh import init_device_mesh
+            from torch.distributed.fsdp import fully_shard  # half a second to import
+
             mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
             for layer in model.base_model.layers:
-                fully_shard(layer, mesh=mesh)
+                # each layer is a root of its own, which would keep its whole weights once gathered
+                fully_shard(layer, mesh=mesh, reshard_after_forward=True)
         verifier = cls(model.to(device), stop)
         verifier.sharded = sharded
         return verifier

@@ -20,8 +20,11 @@ def main() -> int:
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
     ).stdout.strip()
-    collected = pytest("--collect-only", "-q", "-m", "proof", "tests").stdout
-    tests = [line for line in collected.splitlines() if "::" in line]
+    collected = pytest("--collect-only", "-m", "proof", "tests")  # -q is in the settings
+    tests = [line for line in collected.stdout.splitlines() if "::" in line]
+    if collected.returncode or not tests:
+        print(collected.stdout[-4000:], file=sys.stderr)
+        return 1
     before = OUTCOMES.read_text() if OUTCOMES.is_file() else ""
     heading = f"# {datetime.now(UTC):%Y-%m-%d}, commit {commit}, {len(tests)} tests"
     this_commit = before.partition(f"commit {commit},")[2].partition("\n#")[0]

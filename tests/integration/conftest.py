@@ -29,6 +29,14 @@ TINY_PARAMS = {
 }  # fmt: skip
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """What shares one reproduced project runs in one process, and so does each other file."""
+    for item in items:
+        group = "project" if "project" in item.fixturenames else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 class Project:
     """A checkout of the miniature and the commands a user runs in it."""
 

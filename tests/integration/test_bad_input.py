@@ -69,7 +69,7 @@ def test_conversations_that_cannot_be_used(project: Project, content, expected):
         ("train", {"learning_rte": 1}, "train", "train.learning_rte = 1: unknown key"),
         ("train", {"global_batch_size": 3}, "train", "cannot be divided among 2 processes"),
         ("evaluate", {"temperature": -0.1}, "evaluate",
-         "evaluate.temperature = -0.1: input should be greater than or equal to 0"),
+         "evaluate.temperature = -0.1: Input should be greater than or equal to 0"),
         ("evaluate", {"bench": "resources/bench/absent.jsonl"}, "evaluate", "no such file"),
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.integration.conftest import Project, executed
@@ -56,6 +57,7 @@ def test_only_what_a_parameter_touches_reruns(project: Project):
     assert executed(project("dvc", "repro")) == []
 
 
+@pytest.mark.proof
 def test_a_temperature_is_measured_with_sampled_chains(project: Project):
     project.set("evaluate", temperature=1.0, top_k=20)
     assert executed(project("dvc", "repro")) == ["evaluate", "write_report"]

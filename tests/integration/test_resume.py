@@ -60,24 +60,28 @@ def start_until(update: int, command: list[str], cpdir: Path) -> subprocess.Pope
     return process
 
 
-def kill_at_random(cpdir: Path, command: list[str], kills: int, seed: int) -> None:
-    """SIGKILL at random moments of a run that is started again each time; then let it end."""
-    generator = random.Random(seed)
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.proof)])
+def test_sigkill_at_any_moment_changes_no_weight(flags, uninterrupted, tmp_path, kills):
+    """Killed at random moments and started again each time; before the last start a byte of the
+    newest state is flipped, which costs that one state."""
+    cpdir = tmp_path / "cp"
+    command = [sys.executable, *flags(cpdir)]
+    generator = random.Random(kills)
     for update in sorted(generator.sample(range(1, UPDATES - 10), kills)):
         process = start_until(update, command, cpdir)
         time.sleep(generator.uniform(0, 0.02))
         process.kill()
         process.wait()
         assert process.returncode == -signal.SIGKILL
+    path = max(cpdir.glob("*/state-*.pt"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    whole = newest(cpdir) - 1
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert re.search(r"resumed at update \d+", finished.stderr)
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.proof)])
-def test_sigkill_at_any_moment_changes_no_weight(flags, uninterrupted, tmp_path, kills):
-    command = [sys.executable, *flags(tmp_path / "cp")]
-    kill_at_random(tmp_path / "cp", command, kills, seed=kills)
-    assert weights_in(tmp_path / "cp") == uninterrupted
+    assert f"{path}: its bytes changed" in finished.stderr
+    assert f"resumed at update {whole}" in finished.stderr
+    assert weights_in(cpdir) == uninterrupted
 
 
 def test_sigterm_saves_within_a_step_and_ends_with_143(flags, uninterrupted, tmp_path):
@@ -99,31 +103,21 @@ def test_sigterm_saves_within_a_step_and_ends_with_143(flags, uninterrupted, tmp
     assert weights_in(cpdir) == uninterrupted
 
 
-def test_a_flipped_byte_in_the_newest_state_costs_one_state(flags, uninterrupted, tmp_path):
-    cpdir = tmp_path / "cp"
-    command = [sys.executable, *flags(cpdir)]
-    process = start_until(50, command, cpdir)
-    process.kill()
-    process.wait()
-    path = max(cpdir.glob("*/state-*.pt"))
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    before = newest(cpdir) - 1
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert f"{path}: its bytes changed" in again.stderr
-    assert f"resumed at update {before}" in again.stderr
-    assert weights_in(cpdir) == uninterrupted
-
-
+@pytest.mark.proof
 def test_the_agent_restarts_a_killed_worker_from_the_newest_state(flags, tmp_path):
-    cpdir = tmp_path / "cp"
-    two = flags(cpdir, "--micro-batch-size", "2", "--num-training-steps", str(2 * UPDATES))
-    command = [*torchrun(2), "--max-restarts", "1", *two]
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-    )
+
+    def start(cpdir: Path) -> subprocess.Popen:
+        two = flags(cpdir, "--micro-batch-size", "2", "--num-training-steps", str(2 * UPDATES))
+        command = [*torchrun(2), "--max-restarts", "1", *two]
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        )
+
+    whole = start(tmp_path / "whole")
+    assert whole.communicate(timeout=200) and whole.returncode == 0
+    cpdir = tmp_path / "cp"
+    process = start(cpdir)
     until = time.monotonic() + 120
     while newest(cpdir) < 20:
         assert time.monotonic() < until
@@ -135,4 +129,4 @@ def test_the_agent_restarts_a_killed_worker_from_the_newest_state(flags, tmp_pat
     said = process.communicate(timeout=200)[1]
     assert process.returncode == 0, said
     assert int(re.search(r"resumed at update (\d+)", said)[1]) >= 20
-    assert len(weights_in(cpdir)) > 0
+    assert weights_in(cpdir) == weights_in(tmp_path / "whole")

@@ -82,12 +82,21 @@ def twelve(tmp_path_factory):
     return Verifier(model, [99])
 
 
+LONG = pytest.mark.proof
+
+
 @pytest.mark.parametrize(
-    "sampling", [Sampling(1.0), Sampling(0.7, top_p=0.9), Sampling(1.3, top_k=5)]
+    ("sampling", "texts"),
+    [
+        (Sampling(1.3, top_p=0.95), 1200),
+        pytest.param(Sampling(1.0), 10_000, marks=LONG),
+        pytest.param(Sampling(0.7, top_p=0.9), 10_000, marks=LONG),
+        pytest.param(Sampling(1.3, top_k=5), 10_000, marks=LONG),
+    ],
 )
-def test_sampled_chains_have_the_verifiers_distribution(twelve, sampling):
+def test_sampled_chains_have_the_verifiers_distribution(twelve, sampling, texts):
     """End to end: the first two tokens after the prefill's, against their exact probabilities."""
-    prompt, texts = [3, 1, 4], 1200
+    prompt = [3, 1, 4]
     draft = Draft(draft_config(None, twelve.config)).double()
     initialize_random(draft, 3)
     draft.fc.weight.data *= 40  # has an opinion, which is not the verifier's
@@ -114,7 +123,7 @@ def test_sampled_chains_have_the_verifiers_distribution(twelve, sampling):
     pooled = torch.zeros(int(cells.max()) + 1, dtype=torch.float64)
     observed = pooled.clone().index_add_(0, cells, counts[order].double())
     wanted = pooled.index_add_(0, cells, expected[order].double())
-    assert chi_square(observed, wanted) > 1e-3 / 3
+    assert chi_square(observed, wanted) > 1e-3 / 4
 
 
 def test_vanilla_is_transformers_generate(verifier):

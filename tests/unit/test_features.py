@@ -118,6 +118,8 @@ def test_a_changed_file_is_computed_again_and_said(verifier, tokens, cache, caps
 def test_the_caches_unused_for_longest_make_room(verifier, tokens, cache, monkeypatch):
     for name, age in (("oldest", 300), ("older", 200)):
         (cache / name).mkdir(parents=True)
+        with (cache / name / "features.bin").open("wb") as file:
+            file.truncate(10**9)
         os.utime(cache / name, (0, 1e9 - age))
     real = shutil.disk_usage
 

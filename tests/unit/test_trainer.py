@@ -66,8 +66,8 @@ def test_a_micro_step_that_cannot_fit_is_refused_with_the_numbers(tiny_verifier,
     config = draft_config(None, AutoConfig.from_pretrained(tiny_verifier))
     planned = SimpleNamespace(
         updates=updates_of(2, 1, 2, 0, buffer=2, passes=1), lengths=[300, 700], world=1,
-        micro_steps=1, draft=Draft(config), command=SimpleNamespace(rollout_steps=0),
-        device=torch.device("cpu"),
+        micro_steps=1, draft=Draft(config), device=torch.device("cpu"),
+        command=SimpleNamespace(rollout_steps=0, features="cache"),
     )  # fmt: skip
     Trainer._check_memory(planned)
     monkeypatch.setattr("eagle.trainer.free_memory", lambda _device: 1e6)
