@@ -152,6 +152,7 @@ class Bench:
 
 
 def main() -> None:
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     done = set()
     if RESULTS.is_file():
         done = {json.loads(line)["name"] for line in RESULTS.read_text().splitlines()}

@@ -27,6 +27,7 @@ def main() -> int:
         return 1
     before = OUTCOMES.read_text() if OUTCOMES.is_file() else ""
     heading = f"# {datetime.now(UTC):%Y-%m-%d}, commit {commit}, {len(tests)} tests"
+    OUTCOMES.parent.mkdir(parents=True, exist_ok=True)
     this_commit = before.partition(f"commit {commit},")[2].partition("\n#")[0]
     if not this_commit:
         with OUTCOMES.open("a") as file:
