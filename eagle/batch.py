@@ -1,11 +1,11 @@
 """What one micro-step reads: documents side by side, with everything their loss needs.
 
-Shapes: T pairs of all documents, M counted ones, H hidden. A pair t is the feature f_t and token
-t + 1; its target is f_{t+1}.
+Shapes: T pairs of all documents and of the filling behind them, M counted ones, H hidden. A pair t
+is the feature f_t and token t + 1; its target is f_{t+1}.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from eagle.config import TrainCommand
 from eagle.errors import InputError
 from eagle.features import Features
-from eagle.loss import Teacher
+from eagle.loss import ROUND, Teacher
 from eagle.tokens import TokenSet
 
 
@@ -44,7 +44,12 @@ class Split:
         return sum(int(self.counted[document].sum()) for document in documents)
 
     def batch(self, documents: Sequence[int], command: TrainCommand, epoch: int | None) -> "Batch":
-        """Pairs of `documents`, with noise on the inputs unless `epoch` is None."""
+        """Pairs of `documents`, with noise on the inputs unless `epoch` is None.
+
+        Behind them stands one more document of zeros, which counts nowhere and fills the pairs up
+        to a multiple of ROUND: few shapes spare a CPU from building kernels for each, and a
+        compiler from compiling.
+        """
         chosen = [self.counted[document].nonzero()[:, 0] for document in documents]
         # pair t has its target at position t + 1
         features, teacher = self.features.of(list(documents), [at + 1 for at in chosen])
@@ -59,13 +64,18 @@ class Split:
                 for states, document in zip(inputs, documents, strict=True)
             ]
         spans = [self.tokens.span(document) for document in documents]
-        next_tokens = torch.cat([self.tokens.token_ids[span][1:] for span in spans]).long()
+        next_tokens = [self.tokens.token_ids[span][1:] for span in spans]
         counted = [at + first for at, first in zip(chosen, firsts, strict=True)]
         # documents before this one have one feature more than pairs each
         targets = torch.cat([at + number + 1 for number, at in enumerate(counted)])
+        filling = -sum(lengths) % ROUND
+        if filling:
+            inputs.append(features.new_zeros(filling, features.shape[1], dtype=torch.float32))
+            next_tokens.append(torch.zeros(filling, dtype=torch.int32))
+            lengths.append(filling)
         return Batch(
             torch.cat(inputs),
-            next_tokens.to(device, non_blocking=True),
+            torch.cat(next_tokens).long().to(device, non_blocking=True),
             features[targets.to(device, non_blocking=True)],
             teacher,
             torch.cat(counted),
@@ -93,7 +103,7 @@ class Batch:
     counted: Tensor
     """Counted pairs, int64 [M]."""
     lengths: list[int]
-    """Pairs of each document; they add up to T."""
+    """Pairs of each document and of the filling, if any; they add up to T."""
     positions: Tensor
     """Of each pair in its document, int64 [T]."""
 
@@ -120,25 +130,25 @@ def input_noise(states: Tensor, command: TrainCommand, epoch: int, document: int
     return torch.empty_like(states).uniform_(low, high, generator=generator)
 
 
-def drafted_runs(batch: Batch, agrees: Tensor) -> Tensor:
-    """How many runs of drafted tokens came to length n + 1, of those that came to n: [2, DRAFTED].
+def drafted_runs(batch: Batch, agreements: Iterable[Callable[[Tensor], Tensor]]) -> Tensor:
+    """How many runs of drafted tokens came to length n + 1, of those that came to n: [2, steps].
 
     A run starts at every counted pair and follows the document: with text that the verifier would
     write itself, that is what a chain meets, so the two rows' ratio estimates alpha_n.
 
     Args:
-        agrees: of each rollout step, whether the draft's token at a counted pair is the
-            verifier's: bool [DRAFTED, M].
+        agreements: for each rollout step a function that says at which of some counted pairs
+            (indices into `batch.counted`) the draft's token is the verifier's. It is asked only
+            about runs that came there.
     """
-    agrees = agrees.cpu()
-    runs = torch.zeros(2, len(agrees), dtype=torch.float64)
+    runs = []
     alive = torch.ones(len(batch.positions), dtype=torch.bool)
-    for step, agree in enumerate(agrees):
-        reached = batch.counted[batch.reached(step)]
-        came = torch.zeros_like(alive)
-        came[reached] = alive[reached - 1] if step else True
-        went_on = torch.zeros_like(alive)
-        went_on[batch.counted] = agree
-        alive = came & went_on
-        runs[0, step], runs[1, step] = alive.sum(), came.sum()
-    return runs
+    for step, agree in enumerate(agreements):
+        rows = batch.reached(step)
+        if step:
+            rows = rows[alive[batch.counted[rows] - 1]]
+        went_on = agree(rows).cpu()
+        alive = torch.zeros_like(alive)
+        alive[batch.counted[rows]] = went_on
+        runs.append([int(went_on.sum()), len(rows)])
+    return torch.tensor(runs, dtype=torch.float64).T

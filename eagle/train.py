@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# On a CPU, oneDNN keeps a kernel with its scratch memory for every new shape, and documents have
-# hundreds of lengths: with its default of 1024 a process grows by gigabytes. Read at import.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
+# On a CPU, oneDNN keeps a kernel with its scratch memory for every new shape. Training has a few
+# hundred; the verifier's batches have no end of them, and with the default of 1024 a process grows
+# by gigabytes. Read at import.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "384")
 if __name__ == "__main__":  # started as a file: its own folder would stand in front of packages
     sys.path[0] = str(ROOT)
 

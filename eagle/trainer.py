@@ -3,6 +3,7 @@
 Shapes: T tokens of a micro-step side by side, M counted positions among them, H hidden.
 """
 
+import functools
 import math
 import random
 import resource
@@ -29,7 +30,7 @@ from eagle.loss import (
     Teacher,
     Vocabulary,
     eagle_loss,
-    likeliest,
+    likeliest_tokens,
 )
 from eagle.tokens import deal
 from eagle.tracking import ClearML, Progress
@@ -312,7 +313,8 @@ class Trainer:
                 totals += torch.stack([value.detach().double() for value in (*steps[0], loss)])
         gradients = self._whole_gradients()
         norm = torch.nn.utils.get_total_norm(gradients)
-        torch.nn.utils.clip_grad_value_(self.draft.parameters(), self.command.grad_clip)
+        for gradient in gradients:  # one pass over each, where clip_grad_value_ makes two
+            gradient.clamp_(-self.command.grad_clip, self.command.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         shared = torch.stack([torch.tensor(float(counted), device=self.device), norm])
@@ -448,9 +450,9 @@ class Trainer:
             self.validation.features.prepare(tuple(buffer))
             for document in buffer[self.rank :: self.world]:
                 batch = self.validation.batch([document], self.command, epoch=None)
-                loss, agrees, ranked = self._judge(batch)
-                totals += torch.stack([loss.double(), agrees[0].double().sum(), ranked.double()])
-                chains += drafted_runs(batch, agrees)
+                sums, runs = self._judge(batch)
+                totals += sums
+                chains += runs
         if self.world > 1:
             distributed.all_reduce(totals)
             distributed.all_reduce(chains)
@@ -477,18 +479,25 @@ class Trainer:
             if self.rank == 0:
                 save_draft(self.draft, self.run_folder / "best")
 
-    def _judge(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Cross-entropy sum, agreement of each rollout step [DRAFTED, M], and how often the
-        verifier's token is among the draft's five most likely."""
-        agrees = []
-        for step, predicted in enumerate(self._predictions(batch, DRAFTED - 1)):
-            at_counted = predicted[self._there(batch.counted)]
-            first, five = likeliest(at_counted, self.whole.head, 5)
-            agrees.append(first == batch.teacher.token)
-            if step == 0:
-                sums = eagle_loss(at_counted, batch.targets, batch.teacher, self.whole)
-                ranked = (five == batch.teacher.token[:, None]).sum()
-        return sums.classification, torch.stack(agrees), ranked
+    def _judge(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sums of the cross-entropy, of agreements and of how often the verifier's token is among
+        the draft's five most likely: float64 [3]. And the runs of `drafted_runs`."""
+        predictions = self._predictions(batch, DRAFTED - 1)
+        first = next(predictions)
+        at_counted = first[self._there(batch.counted)]
+        loss = eagle_loss(at_counted, batch.targets, batch.teacher, self.whole).classification
+        token, five = likeliest_tokens(at_counted, self.whole.head, 5)
+        agrees = token == batch.teacher.likeliest
+        among_five = five == batch.teacher.likeliest[:, None]
+
+        def agrees_with(predicted: Tensor, rows: Tensor) -> Tensor:
+            at_reached = predicted[self._there(batch.counted[rows])]
+            token, _ = likeliest_tokens(at_reached, self.whole.head, 1)
+            return token == batch.teacher.likeliest[self._there(rows)]
+
+        later = [functools.partial(agrees_with, predicted) for predicted in predictions]
+        runs = drafted_runs(batch, [lambda rows: agrees[self._there(rows)], *later])
+        return torch.stack([x.double().sum() for x in (loss, agrees, among_five)]), runs
 
 
 def memory_of_step(draft: Draft, tokens: int, rollout_steps: int) -> int:

@@ -4,7 +4,7 @@ import torch
 
 from eagle.batch import Batch, Split, drafted_runs, input_noise
 from eagle.config import TrainCommand
-from eagle.loss import Teacher
+from eagle.loss import ROUND, Teacher
 from tests.unit.test_tokens import STOP, two_turns
 
 
@@ -31,11 +31,13 @@ def test_pairs_are_feature_next_token_and_the_next_feature():
     tokens = two_turns()
     split = Split.make(tokens, Numbered(tokens), "decoding", [STOP])
     batch = split.batch([1, 0], command(), epoch=None)
-    assert batch.lengths == [9, 3]
-    assert batch.features.tolist() == [[1, t] for t in range(9)] + [[0, t] for t in range(3)]
+    filling = ROUND - 12
+    assert batch.lengths == [9, 3, filling]
+    pairs = [[1, t] for t in range(9)] + [[0, t] for t in range(3)]
+    assert batch.features.tolist() == pairs + [[0, 0]] * filling
     ids = [tokens.token_ids[tokens.span(d)].tolist() for d in (1, 0)]
-    assert batch.next_tokens.tolist() == ids[0][1:] + ids[1][1:]
-    assert batch.positions.tolist() == [*range(9), *range(3)]
+    assert batch.next_tokens.tolist() == ids[0][1:] + ids[1][1:] + [0] * filling
+    assert batch.positions.tolist() == [*range(9), *range(3), *range(filling)]
     # replies are tokens 2, 3 and 7 of document 1 and token 2 of document 0; pair t ends at t + 1
     assert batch.counted.tolist() == [1, 2, 6, 9 + 1]
     assert batch.targets.tolist() == [[1, 2], [1, 3], [1, 7], [0, 2]]
@@ -49,10 +51,11 @@ def test_training_pairs_are_noisy_and_their_targets_are_not():
     split = Split.make(tokens, Numbered(tokens), "decoding", [STOP])
     clean, noisy = (split.batch([0, 1], command(), epoch) for epoch in (None, 3))
     assert torch.equal(clean.targets, noisy.targets)
-    assert (clean.features - noisy.features).abs().min() > 0
-    assert (clean.features - noisy.features).abs().max() <= 0.1
+    noise = (clean.features - noisy.features).abs()
+    assert noise[:12].min() > 0
+    assert noise.max() <= 0.1
     alone = split.batch([1], command(), 3)
-    assert torch.equal(noisy.features[3:], alone.features)
+    assert torch.equal(noisy.features[3:12], alone.features[:9])
 
 
 def test_noise_is_drawn_from_seed_epoch_and_document_alone():
@@ -96,5 +99,6 @@ def test_runs_of_drafted_tokens_are_counted_as_chains_would_be():
             if not agrees[step, counted.index(at)]:
                 break
             accepted[step] += 1
-    assert drafted_runs(batch, agrees).tolist() == [accepted, came]
+    steps = [lambda rows, agree=agree: agree[rows] for agree in agrees]
+    assert drafted_runs(batch, steps).tolist() == [accepted, came]
     assert came[0] == len(counted) > came[1] > came[2] > 0

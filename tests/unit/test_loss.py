@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from eagle import loss
 from eagle.loss import (
     eagle_loss,
-    likeliest,
+    likeliest_tokens,
     part_of_vocabulary,
     reference_loss,
     teach,
@@ -29,7 +29,10 @@ def closed_form(predicted, target, head):
 
 
 @pytest.mark.parametrize("rows", [0, 1, 130, 300])
-def test_values_and_gradients_are_the_references(rows):
+@pytest.mark.parametrize("rows_at_once, block", [(loss.ROWS, loss.BLOCK), (100, 70)])
+def test_values_and_gradients_are_the_references(rows, rows_at_once, block, monkeypatch):
+    monkeypatch.setattr(loss, "ROWS", rows_at_once)
+    monkeypatch.setattr(loss, "BLOCK", block)
     predicted, target, head = case(rows, 16, 200)
     gradients = []
     for function in (closed_form, reference_loss):
@@ -51,7 +54,8 @@ def test_a_vocabulary_of_151936_is_one_as_any_other():
 
 
 def test_the_gradient_is_the_functions_own(monkeypatch):
-    monkeypatch.setattr(loss, "CHUNK", 2)
+    monkeypatch.setattr(loss, "ROWS", 2)
+    monkeypatch.setattr(loss, "BLOCK", 3)
     predicted, target, head = case(5, 4, 7, torch.float64)
     assert torch.autograd.gradcheck(
         lambda x: closed_form(x, target, head).classification, (predicted,)
@@ -85,7 +89,7 @@ def test_part_of_a_vocabulary_is_a_head_of_those_rows_alone():
     plain = reference_loss(predicted, target, head[tokens])
     torch.testing.assert_close(ours.classification, plain.classification)
     assert ours.agreements == plain.agreements
-    assert torch.equal(teacher.token, tokens[(target @ head[tokens].T).argmax(-1)])
+    assert torch.equal(teacher.likeliest, (target @ head[tokens].T).argmax(-1))
 
 
 class LargestTensor(TorchDispatchMode):
@@ -101,24 +105,27 @@ class LargestTensor(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("rows", [100, 1000])
-def test_memory_is_a_chunks_however_many_rows(rows):
-    """Nothing of shape [M, V] exists: the largest tensor is one chunk's logits in float32."""
-    predicted, target, head = case(rows, 8, 4000)
-    vocabulary = whole_vocabulary(head.bfloat16())
+@pytest.mark.parametrize("rows, vocabulary", [(100, 4000), (1000, 4000), (1000, 900)])
+def test_memory_is_a_blocks_however_many_rows_and_tokens(rows, vocabulary, monkeypatch):
+    """Nothing of shape [M, V] exists: the largest tensor is one block's logits in float32."""
+    monkeypatch.setattr(loss, "ROWS", 128)
+    monkeypatch.setattr(loss, "BLOCK", 1000)
+    predicted, target, head = case(rows, 8, vocabulary)
+    whole = whole_vocabulary(head.bfloat16())
     with LargestTensor() as ours:
-        eagle_loss(predicted, target, teach(target, vocabulary), vocabulary)[1].backward()
-    assert ours.bytes == min(rows, loss.CHUNK) * 4000 * 4
+        eagle_loss(predicted, target, teach(target, whole), whole)[1].backward()
+    filled = rows + -rows % loss.ROUND
+    assert ours.bytes == min(filled, loss.ROWS) * min(vocabulary, loss.BLOCK) * 4
     with LargestTensor() as plain:
         reference_loss(predicted, target, head).classification.backward()
-    assert plain.bytes == rows * 4000 * 4
+    assert plain.bytes == rows * vocabulary * 4
 
 
 def test_the_likeliest_tokens_are_the_largest_logits():
-    predicted, _, head = case(200, 8, 30)
+    predicted, _, head = case(300, 8, 30)
     expected = (predicted @ head.T).argsort(-1, descending=True)[:, :5]
-    first, five = likeliest(predicted, head, 5)
+    first, five = likeliest_tokens(predicted, head, 5)
     assert torch.equal(first, expected[:, 0])
     assert torch.equal(five.sort(-1).values, expected.sort(-1).values)
     tied = torch.ones(30, 8)  # as bfloat16 often has them: the choice is argmax's, as the teacher's
-    assert torch.equal(likeliest(predicted, tied, 5)[0], (predicted @ tied.T).argmax(-1))
+    assert torch.equal(likeliest_tokens(predicted, tied, 5)[0], (predicted @ tied.T).argmax(-1))
