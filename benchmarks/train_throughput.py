@@ -26,6 +26,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from eagle.batch import Split
 from eagle.config import TrainCommand
+from eagle.cost import peak_memory_mb
 from eagle.draft import Draft, attend_within_documents, draft_config
 from eagle.features import CachedFeatures, ReplayedFeatures
 from eagle.files import write_json
@@ -34,7 +35,7 @@ from eagle.loss import Vocabulary, eagle_loss, part_of_vocabulary, teach, whole_
 from eagle.provenance import provenance
 from eagle.tokens import TokenSet
 from eagle.tracking import ClearML
-from eagle.trainer import Trainer, peak_memory_mb
+from eagle.trainer import Trainer
 from eagle.verifier import Verifier
 
 RESULTS = Path("benchmarks/results")

@@ -6,7 +6,6 @@ Shapes: T tokens of a micro-step side by side, M counted positions among them, H
 import functools
 import math
 import random
-import resource
 import signal
 import sys
 import time
@@ -21,6 +20,13 @@ from torch import Tensor, distributed
 from eagle.batch import Batch, Split, drafted_runs
 from eagle.checkpoint import RunState, save_draft
 from eagle.config import TrainCommand
+from eagle.cost import (
+    free_memory,
+    memory_of_step,
+    operations,
+    operations_of_features,
+    peak_memory_mb,
+)
 from eagle.draft import Draft, RolloutAttention
 from eagle.errors import InputError
 from eagle.files import write_text
@@ -363,32 +369,19 @@ class Trainer:
     def _speed(self, rows: list[dict], seconds: float) -> dict[str, float]:
         """What the last few updates did in their wall time, without features computed before."""
         tokens, masked = (sum(row[name] for row in rows) for name in ("tokens", "masked_tokens"))
-        teraflop = self._operations(tokens, masked) / 1e12
+        vocabulary = len(self.trained.head)
+        done = operations(self.draft, vocabulary, self.command.rollout_steps, tokens, masked)
+        if self.command.features == "replay":
+            once = operations_of_features(self.verifier, vocabulary, tokens, masked)
+            done += once / self.command.replay_passes
         speed = {
             "step_tokens_per_second": tokens / seconds,
-            "step_tflops": teraflop / seconds / self.world,
+            "step_tflops": done / 1e12 / seconds / self.world,
             "peak_memory_mb": peak_memory_mb(self.device),
         }
         if self.command.peak_tflops:
             speed["flop_utilization"] = speed["step_tflops"] / self.command.peak_tflops
         return speed
-
-    def _operations(self, tokens: int, masked: int) -> float:
-        """Floating-point operations of the products in training; attention's own, a few percent at
-        usual lengths, are left out.
-
-        A weight costs 2 a token forward, 4 backward; the frozen head 2 products a masked token.
-        In replay the verifier's layers come on top, once in `replay_passes`.
-        """
-        hidden = self.draft.config.hidden_size
-        weights = sum(p.numel() for p in self.draft.parameters() if p.dim() == 2)
-        steps = 1 + self.command.rollout_steps
-        done = steps * (6 * weights * tokens + 4 * len(self.trained.head) * hidden * masked)
-        if self.command.features == "replay":
-            layers = sum(p.numel() for p in self.verifier.model.base_model.layers.parameters())
-            teacher = 4 * len(self.trained.head) * hidden * masked
-            done += (2 * layers * tokens + teacher) / self.command.replay_passes
-        return done
 
     def _look(self, waiting: list[tuple[int, Tensor]], seconds: float) -> str:
         """Put the waiting updates' losses into the history; returns the newest for the eye."""
@@ -498,34 +491,3 @@ class Trainer:
         later = [functools.partial(agrees_with, predicted) for predicted in predictions]
         runs = drafted_runs(batch, [lambda rows: agrees[self._there(rows)], *later])
         return torch.stack([x.double().sum() for x in (loss, agrees, among_five)]), runs
-
-
-def memory_of_step(draft: Draft, tokens: int, rollout_steps: int) -> int:
-    """Bytes that training a draft takes on a micro-step, estimated from above.
-
-    Gradient, two moments and their update: 16 bytes a weight. Kept for the backward pass, a token
-    and a step: the pair and its noisy float32 input (2 + 4 H), what fc, attention and residuals
-    leave (10 H) and the MLP (4 I), in 4 bytes at most. The loss adds a chunk (eagle/loss.py).
-    """
-    weights = sum(parameter.numel() for parameter in draft.parameters())
-    hidden, inner = draft.config.hidden_size, draft.config.intermediate_size
-    kept = (1 + rollout_steps) * tokens * (16 * hidden + 4 * inner) * 4
-    return 16 * weights + kept
-
-
-def free_memory(device: torch.device) -> float:
-    """Bytes a device can still give; infinite where the system does not say."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return math.inf
-    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-    return 1024 * int(lines["MemAvailable"].split()[0])
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Most memory held so far, in MB (10^6 bytes): the GPU's, or this process's on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
