@@ -5,6 +5,7 @@ import resource
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from eagle.draft import Draft
 from eagle.verifier import Verifier
@@ -49,7 +50,7 @@ def operations(
 
     A weight costs 2 a token forward and 4 backward, the frozen head 2 products a masked token.
     """
-    weights = sum(parameter.numel() for parameter in draft.parameters() if parameter.dim() == 2)
+    weights = _matrix_elements(draft)
     head = 4 * softmax_vocabulary * draft.config.hidden_size
     return (1 + rollout_steps) * (6 * weights * tokens + head * masked)
 
@@ -58,5 +59,9 @@ def operations_of_features(
     verifier: Verifier, softmax_vocabulary: int, tokens: int, masked: int
 ) -> float:
     """The same for computing features and teacher once."""
-    layers = sum(p.numel() for p in verifier.model.base_model.layers.parameters())
+    layers = _matrix_elements(verifier.model.base_model.layers)
     return 2 * layers * tokens + 4 * softmax_vocabulary * verifier.head.shape[1] * masked
+
+
+def _matrix_elements(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.dim() == 2)
