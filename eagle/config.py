@@ -156,6 +156,9 @@ class Recipe(Section):
     """bf16: the draft computes in bfloat16 over its float32 weights."""
     attn: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
     """Attention backend of the verifier and the draft."""
+    compile: bool = False
+    """Compile the draft's layer with torch.compile: for GPUs. On a CPU it needs a C++ compiler and
+    is not worth its wait."""
     initialization: Literal["random", "least_squares", "last_layer"] = "random"
     """random: normal weights (official code). least_squares: `fc` begins where closed-form
     regression on the features puts it, the outputs of attention and MLP at nothing. last_layer:

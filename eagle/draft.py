@@ -99,6 +99,17 @@ class Draft(nn.Module):
             parameter.data = parameter.data.to(dtype)
         return self
 
+    def compile_layer(self, backend: str = "inductor") -> None:
+        """Compile what stands before and after attention, for any number of positions.
+
+        Attention itself stays as it is: it is a fused kernel already, and which one and over which
+        documents changes from step to step.
+        """
+        layer = self.layers[0]
+        options = {"backend": backend, "dynamic": True, "fullgraph": True}
+        layer.self_attn.project = torch.compile(layer.self_attn.project, **options)
+        layer.finish = torch.compile(layer.finish, **options)
+
     def forward(
         self, features: Tensor, embeddings: Tensor, positions: Tensor, attend: Attend
     ) -> Tensor:
@@ -116,7 +127,11 @@ class _Layer(nn.Module):
         self.post_attention_layernorm = LlamaRMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
-        hidden = hidden + self.self_attn(hidden, rotary, attend)
+        return self.finish(hidden, attend(*self.self_attn.project(hidden, rotary)))
+
+    def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """[1, T, H] from the layer's input [1, T, H] and what attention gave [1, A, T, D]."""
+        hidden = hidden + self.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
 
@@ -133,14 +148,15 @@ class _Attention(nn.Module):
         self.v_proj = nn.Linear(config.hidden_size, keys, bias=False)
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
 
-    def forward(self, hidden: Tensor, rotary: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+    def project(
+        self, hidden: Tensor, rotary: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries and keys, and values, [1, A or G, T, D], of hidden [1, T, H]."""
         query, key, value = (
             projection(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
-        )  # [1, A or G, T, D]
-        query, key = apply_rotary_pos_emb(query, key, *rotary)
-        attended = attend(query, key, value)  # [1, A, T, D]
-        return self.o_proj(attended.transpose(1, 2).flatten(2))
+        )
+        return *apply_rotary_pos_emb(query, key, *rotary), value
 
 
 def attend_within_documents(lengths: list[int], backend: str) -> Attend:

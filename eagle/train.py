@@ -26,6 +26,7 @@ if __name__ == "__main__":  # started as a file: its own folder would stand in f
 
 import torch  # noqa: E402
 from torch import distributed  # noqa: E402
+from torch._dynamo.exc import TorchDynamoException  # noqa: E402
 from transformers import PreTrainedTokenizerBase  # noqa: E402
 
 from eagle.batch import Split  # noqa: E402
@@ -82,6 +83,11 @@ def train(command: TrainCommand) -> Path | None:
                 f"the GPU's memory is full ({str(error).splitlines()[0]}); lower "
                 "--micro-batch-size and raise --gradient-accumulation-steps by the same factor, "
                 "or lower --maximum-model-length"
+            ) from None
+        except TorchDynamoException as error:
+            raise InputError(
+                "--compile = true (train.compile): torch.compile failed here "
+                f"({str(error).splitlines()[0]}); install what it asks for, or leave it out"
             ) from None
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +115,9 @@ class Trainer:
             self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
         self.device = verifier.head.device
         self.trained, self.whole = trained, whole
+        self.ahead = self.device.type == "cuda"
+        self.maker = ThreadPoolExecutor(1)
+        self.made: dict[tuple[int, tuple[int, ...]], Future[Batch]] = {}
         compute = "bfloat16" if command.mixed_precision == "bf16" else command.eagle_dtype
         self.compute_dtype = getattr(torch, compute)
         self.optimizer = torch.optim.AdamW(
@@ -123,6 +127,7 @@ class Trainer:
             weight_decay=command.weight_decay,
             fused=True,
         )
+        self.terminated = False
         self.state = RunState.resume(run_folder, draft, self.optimizer)
         self.lengths = train.tokens.bounds.diff().tolist()
         self.micro_steps = command.gradient_accumulation_steps
@@ -135,6 +140,9 @@ class Trainer:
             command.seed,
             buffer=command.replay_documents if replays else len(train.tokens),
             passes=command.replay_passes if replays else command.epochs,
+        )
+        self.validation_updates = command.validation_updates or math.ceil(
+            len(train.tokens) / self.global_batch
         )
         self.warmup = command.num_warmup_steps // self.world
         scheduled = command.num_training_steps
@@ -155,6 +163,8 @@ class Trainer:
             initialize_least_squares(draft, self._fitted_pairs())
             if command.initialization == "last_layer":
                 initialize_from_last_layer(draft, verifier)
+        if command.compile:
+            draft.compile_layer()
         self._agree_on_the_start()
         self.state.seconds += time.monotonic() - began
 
@@ -187,46 +197,62 @@ class Trainer:
         """
         if self.rank == 0:
             self._announce()
-        terminated: list[int] = []
-        before = signal.signal(signal.SIGTERM, lambda number, _frame: terminated.append(number))
-        started = time.monotonic() - self.state.seconds
+        before = signal.signal(signal.SIGTERM, self._terminate)
+        self.began = time.monotonic() - self.state.seconds
         self.looked = self.state.seconds  # of the wall time, at the last look at the losses
-        waiting: list[tuple[int, Tensor]] = []
-        every = self.command.validation_updates or math.ceil(
-            len(self.train.tokens) / self.global_batch
-        )
         left = self.end - self.state.update
         progress = Progress("train", left, "updates", self.command.progress_seconds)
         with progress:
-            while self.state.update < self.end:
-                waiting.append((self.state.update, self._update(self.state.update)))
-                self.state.update += 1
-                stop = self._any_rank(bool(terminated))
-                last = self.state.update == self.end
-                note = ""
-                validate = last or self.state.update % every == 0
-                save = last or stop or self.state.update % self.command.save == 0
-                if len(waiting) == LOOK_EVERY or validate or save:  # a state holds all its losses
-                    note = self._look(waiting, time.monotonic() - started)
-                    waiting = []
-                if validate:
-                    self._validate()
-                self.state.seconds = time.monotonic() - started
-                if save and self.rank == 0:
-                    self.state.save(self.run_folder, self.draft, self.optimizer)
-                if not waiting:  # validating and saving are no part of the next updates' time
-                    self.looked = time.monotonic() - started
-                progress.advance(note=note)
-                if stop and not last:
-                    break
+            finished = self._run(progress)
         signal.signal(signal.SIGTERM, before)
-        finished = self.state.update == self.end
         if self.rank == 0 and finished:
             save_draft(self.draft, self.run_folder / "last")
             for name in ("history", "validations"):
                 table = pd.DataFrame(getattr(self.state, name))
                 write_text(self.run_folder / f"{name}.csv", table.to_csv(index=False))
         return finished
+
+    def _run(self, progress: Progress) -> bool:
+        """Updates, and the validations between them, until the end or SIGTERM."""
+        waiting: list[tuple[int, Tensor]] = []
+        while True:
+            # before the next update, not after the last: a run that SIGTERM took out of a
+            # validation begins with it when it is started again
+            if self._validation_is_due() and not self._validate():
+                self._save()
+                return False
+            if self.state.update == self.end:
+                return True
+            waiting.append((self.state.update, self._update(self.state.update)))
+            self.state.update += 1
+            end = self.state.update == self.end
+            stop = self._any_rank(self.terminated) and not end
+            note = ""
+            save = stop or end or self.state.update % self.command.save == 0
+            # a state holds all its losses, and no validation waits for updates
+            if len(waiting) == LOOK_EVERY or save or self._validation_is_due():
+                note = self._look(waiting)
+                waiting = []
+            if save:
+                self._save()
+            progress.advance(note=note)
+            if stop:
+                return False
+
+    def _terminate(self, _number: int, _frame: object) -> None:
+        self.terminated = True
+
+    def _validation_is_due(self) -> bool:
+        """Every few updates and at the end, unless it was done before an interruption."""
+        at, validated = self.state.update, self.state.validations
+        due = at > 0 and (at == self.end or at % self.validation_updates == 0)
+        return due and not (validated and validated[-1]["update"] == at)
+
+    def _save(self) -> None:
+        self.state.seconds = time.monotonic() - self.began
+        if self.rank == 0:
+            self.state.save(self.run_folder, self.draft, self.optimizer)
+        self.looked = time.monotonic() - self.began  # saving is no part of the next updates' time
 
     def _any_rank(self, here: bool) -> bool:
         """Whether it is so on any rank: all of them leave after the same update."""
@@ -290,6 +316,7 @@ class Trainer:
             f"train: {len(self.train.tokens)} documents, "
             f"{self.global_batch} in an update, {self.end} updates, "
             f"attention {self.command.attn}, draft in {self.compute_dtype}"
+            + (" and compiled" if self.command.compile else "")
             + (f", {share:.0%} of the schedule used" if share < 1 else "")
             + (f", resumed at update {self.state.update}" if self.state.update else ""),
             file=sys.stderr,
@@ -304,19 +331,17 @@ class Trainer:
         now = self.updates[update]
         self.train.features.prepare(now.buffer)
         counted = self.train.number_counted(now.documents)
-        slots = deal(now.documents, self.lengths, self.world * self.micro_steps)
         totals = torch.zeros(4, dtype=torch.float64, device=self.device)
-        for held in slots[self.rank * self.micro_steps : (self.rank + 1) * self.micro_steps]:
-            if held:
-                steps = list(self._losses(self.train.batch(held, self.command, now.epoch)))
-                weighted = [
-                    self.command.v_w * sums.regression + self.command.p_w * sums.classification
-                    for sums in steps
-                ]
-                # the update's sum over its GLOBAL count, so no split of it changes the gradient
-                loss = torch.stack(weighted).mean() / max(1, counted)
-                loss.backward()
-                totals += torch.stack([value.detach().double() for value in (*steps[0], loss)])
+        for batch in self._batches(update):
+            steps = list(self._losses(batch))
+            weighted = [
+                self.command.v_w * sums.regression + self.command.p_w * sums.classification
+                for sums in steps
+            ]
+            # the update's sum over its GLOBAL count, so no split of it changes the gradient
+            loss = torch.stack(weighted).mean() / max(1, counted)
+            loss.backward()
+            totals += torch.stack([value.detach().double() for value in (*steps[0], loss)])
         gradients = self._whole_gradients()
         norm = torch.nn.utils.get_total_norm(gradients)
         for gradient in gradients:  # one pass over each, where clip_grad_value_ makes two
@@ -325,6 +350,32 @@ class Trainer:
         self.optimizer.zero_grad()
         shared = torch.stack([torch.tensor(float(counted), device=self.device), norm])
         return torch.cat([totals, shared.double()])
+
+    def _batches(self, update: int) -> Iterator[Batch]:
+        """This rank's micro-steps of an update. With `ahead`, a thread makes the batch after the
+        current one meanwhile, if its features are there: gathering and copying them to a GPU takes
+        no time from it then. (On a CPU there is no one to wait.)"""
+        steps = self._micro_steps(update)
+        after = self._micro_steps(update + 1) if update + 1 < self.end else []
+        if after and self.updates[update + 1].buffer != self.updates[update].buffer:
+            after = []
+        for step, following in zip(steps, [*steps[1:], *after[:1], None], strict=False):
+            made = self.made.pop(step, None)
+            batch = made.result() if made else self._make(step)
+            if self.ahead and following is not None:
+                self.made[following] = self.maker.submit(self._make, following)
+            yield batch
+
+    def _micro_steps(self, update: int) -> list[tuple[int, tuple[int, ...]]]:
+        """This rank's parts of an update: epoch and documents of each."""
+        now = self.updates[update]
+        slots = deal(now.documents, self.lengths, self.world * self.micro_steps)
+        mine = slots[self.rank * self.micro_steps : (self.rank + 1) * self.micro_steps]
+        return [(now.epoch, tuple(documents)) for documents in mine if documents]
+
+    def _make(self, step: tuple[int, tuple[int, ...]]) -> Batch:
+        epoch, documents = step
+        return self.train.batch(documents, self.command, epoch)
 
     def _whole_gradients(self) -> list[Tensor]:
         """Every parameter's gradient, summed over ranks; a rank without documents adds zeros."""
@@ -383,8 +434,9 @@ class Trainer:
             speed["flop_utilization"] = speed["step_tflops"] / self.command.peak_tflops
         return speed
 
-    def _look(self, waiting: list[tuple[int, Tensor]], seconds: float) -> str:
+    def _look(self, waiting: list[tuple[int, Tensor]]) -> str:
         """Put the waiting updates' losses into the history; returns the newest for the eye."""
+        seconds = time.monotonic() - self.began
         sums = torch.stack([sums[:4] for _, sums in waiting])
         if self.world > 1:
             distributed.all_reduce(sums)
@@ -416,6 +468,7 @@ class Trainer:
             }
             self.state.history.append(entry)
         speed = self._speed(self.state.history[-len(waiting) :], seconds - self.looked)
+        self.looked = seconds
         done = sum(row["masked_tokens"] for row in self.state.history)
         scalars = {
             "train/loss": loss,
@@ -432,8 +485,12 @@ class Trainer:
         return f"loss {loss:.3f}, top-1 {agreements:.3f}"
 
     @torch.no_grad()
-    def _validate(self) -> None:
-        """Loss and top-1 without noise on decoding-aligned positions; keeps the best draft."""
+    def _validate(self) -> bool:
+        """Loss and top-1 without noise on decoding-aligned positions; keeps the best draft.
+
+        Returns:
+            False when SIGTERM came meanwhile, on any rank; nothing is recorded then.
+        """
         documents = range(len(self.validation.tokens))
         held = self.command.replay_documents
         totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, top-1, top-5
@@ -442,10 +499,14 @@ class Trainer:
             buffer = documents[start : start + held]
             self.validation.features.prepare(tuple(buffer))
             for document in buffer[self.rank :: self.world]:
+                if self.terminated:  # this rank's rest is left out; the others hear of it below
+                    break
                 batch = self.validation.batch([document], self.command, epoch=None)
                 sums, runs = self._judge(batch)
                 totals += sums
                 chains += runs
+        if self._any_rank(self.terminated):
+            return False
         if self.world > 1:
             distributed.all_reduce(totals)
             distributed.all_reduce(chains)
@@ -471,6 +532,8 @@ class Trainer:
             self.state.best_validation_loss = loss
             if self.rank == 0:
                 save_draft(self.draft, self.run_folder / "best")
+        self.state.seconds = self.looked = time.monotonic() - self.began
+        return True
 
     def _judge(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sums of the cross-entropy, of agreements and of how often the verifier's token is among

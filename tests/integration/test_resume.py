@@ -103,6 +103,23 @@ def test_sigterm_saves_within_a_step_and_ends_with_143(flags, uninterrupted, tmp
     assert weights_in(cpdir) == uninterrupted
 
 
+def test_sigterm_in_a_validation_leaves_it_for_the_next_start(flags, uninterrupted, tmp_path):
+    """The validation is given up at once; started again, the run begins with it."""
+    cpdir = tmp_path / "cp"
+    command = [sys.executable, *flags(cpdir, "--validation-updates", "1")]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while newest(cpdir) < 3:
+        time.sleep(0.001)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert newest(cpdir) == int(re.search(r"ended by SIGTERM after update (\d+)", said)[1])
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    validations = (next(cpdir.iterdir()) / "validations.csv").read_text().splitlines()[1:]
+    assert [int(row.split(",")[0]) for row in validations] == list(range(1, UPDATES + 1))
+    assert weights_in(cpdir) == uninterrupted
+
+
 @pytest.mark.proof
 def test_the_agent_restarts_a_killed_worker_from_the_newest_state(flags, tmp_path):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}

@@ -7,9 +7,18 @@ import pytest
 import torch
 from transformers import AutoConfig
 
+from eagle.batch import Split
+from eagle.config import TrainCommand
 from eagle.draft import Draft, draft_config
 from eagle.errors import InputError
+from eagle.features import ReplayedFeatures
+from eagle.initialization import initialize_random
+from eagle.loss import whole_vocabulary
+from eagle.tokens import tokenize
+from eagle.tracking import ClearML, Progress
 from eagle.trainer import Trainer, schedule, updates_of
+from eagle.verifier import Verifier
+from tests.tiny import MARKED, make_messages, make_tokenizer
 
 
 def test_every_document_comes_once_an_epoch_in_a_new_order():
@@ -41,6 +50,47 @@ def test_the_schedule_rises_and_falls_in_a_line():
     assert factors[-1] == pytest.approx(1 / 8)
     assert schedule(12, 4, 12) == 0
     assert schedule(0, 0, 5) == 1.0
+
+
+@pytest.fixture
+def train(tiny_verifier, tmp_path):
+    """Train on a few tiny documents; gives the finished trainer."""
+    verifier = Verifier.load(tiny_verifier, torch.float32, torch.device("cpu"))
+    with Progress("tokenize", 12, "conversations") as progress:
+        tokens, _ = tokenize(make_messages(12), make_tokenizer(), MARKED, 200, progress)
+    vocabulary = whole_vocabulary(verifier.head)
+
+    def _train(ahead: bool = False, **values) -> Trainer:
+        asked = TrainCommand(
+            verifier_model_path="v", dataset_path="d", cpdir="c", mixed_precision="none",
+            eagle_dtype="float32", epochs=4, features="replay", replay_documents=6,
+            replay_passes=2, micro_batch_size=2, gradient_accumulation_steps=2, **values,
+        )  # fmt: skip
+        draft = Draft(draft_config(None, verifier.config))
+        initialize_random(draft, 0)
+        splits = [
+            Split.make(tokens, ReplayedFeatures(tokens, verifier, vocabulary), "decoding", [2])
+            for _ in range(2)
+        ]
+        folder = tmp_path / f"{ahead}"
+        folder.mkdir()
+        trainer = Trainer(
+            asked, draft, verifier, *splits, vocabulary, vocabulary, folder, ClearML("", "", {})
+        )
+        trainer.ahead = ahead
+        assert trainer.run()
+        return trainer
+
+    return _train
+
+
+def test_batches_made_ahead_in_a_thread_are_the_same(train):
+    """As on a GPU, where it takes time from no one; buffers of features change in between."""
+    plain, ahead = train(ahead=False), train(ahead=True)
+    losses = [[row["loss"] for row in trainer.state.history] for trainer in (plain, ahead)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == len(plain.updates) == 4 * 2 * 2
+    assert not ahead.made  # every batch was used
 
 
 def test_a_micro_step_that_cannot_fit_is_refused_with_the_numbers(tiny_verifier, monkeypatch):
