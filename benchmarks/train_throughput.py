@@ -6,8 +6,9 @@
 The plain way is what the page's code does: the verifier runs again in every epoch on padded rows,
 logits of every position are computed and kept for the backward pass, everything in bfloat16. Ours
 is the trainer as it ships. Both count the assistant's tokens only, divide them by the wall time
-of the whole job, features included, and see the same documents in batches of the same size.
-Results go to benchmarks/results/ with hardware, versions and commit.
+of the whole job, features included, and see the same documents in batches of the same size. Each
+way runs in a process of its own, so that its peak memory is its own. Results go to
+benchmarks/results/ with hardware, versions and commit.
 """
 
 import argparse
@@ -15,6 +16,8 @@ import gc
 import json
 import os
 import random
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,6 +27,7 @@ import torch
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import eagle.train  # noqa: F401  for what it sets for a CPU
 from eagle.batch import Split
 from eagle.config import TrainCommand
 from eagle.cost import peak_memory_mb
@@ -39,6 +43,7 @@ from eagle.trainer import Trainer
 from eagle.verifier import Verifier
 
 RESULTS = Path("benchmarks/results")
+REDUCED = 8192  # tokens of a reduced softmax, as in the default
 
 
 def command(**values) -> TrainCommand:
@@ -202,37 +207,75 @@ def matmul_rate(device: torch.device) -> float:
     return 20 * 2 * size**3 / seconds / 1e12
 
 
-def loss_table(verifier: Verifier) -> list[dict]:
-    """The classification loss alone, forward and backward: rows a second by vocabulary size."""
-    device, hidden = verifier.head.device, verifier.head.shape[1]
+def loss_table(hidden: int, device: torch.device) -> list[dict]:
+    """The classification loss alone, forward and backward, of one sequence: rows a second."""
     table = []
     for vocabulary in (32_000, 49_152, 151_936):
         head = torch.randn(vocabulary, hidden, device=device, dtype=torch.bfloat16) / 10
-        for rows in (128, 512):
+        whole = whole_vocabulary(head)
+        part = part_of_vocabulary(head, torch.arange(REDUCED, device=device))
+        for rows in (256, 1024, 2048):
             target = torch.randn(rows, hidden, device=device)
             predicted = (target + 0.1).requires_grad_()
-            whole = whole_vocabulary(head)
-            part = part_of_vocabulary(head, torch.arange(8192, device=device))
 
             def plain(p=predicted, t=target, h=head) -> None:
                 teacher = (t.bfloat16() @ h.T).softmax(-1)
                 (-(teacher * (p.bfloat16() @ h.T).log_softmax(-1)).sum()).backward()
 
-            def ours(vocabulary: Vocabulary, p=predicted, t=target) -> None:
-                eagle_loss(p, t, vocabulary[1], vocabulary[0]).classification.backward()
+            row = {"vocabulary": vocabulary, "sequence_length": rows}
+            jobs = {"plain": plain}
+            for name, over in (("whole", whole), ("reduced", part)):
+                taught = teach(target, over)
 
-            taught = [(v, teach(target, v)) for v in (whole, part)]
-            row = {"vocabulary": vocabulary, "rows": rows}
-            for name, job in (
-                ("plain", plain),
-                ("whole", lambda: ours(taught[0])),  # noqa: B023 called before the next turn
-                ("8192_tokens", lambda: ours(taught[1])),  # noqa: B023
-            ):
+                def ours(p=predicted, t=target, over=over, taught=taught) -> None:
+                    eagle_loss(p, t, taught, over).classification.backward()
+
+                jobs[name] = ours
+            for name, job in jobs.items():
                 job()
-                seconds, _ = measure(lambda: [job() for _ in range(3)], device)  # noqa: B023
+                seconds, _ = measure(lambda job=job: [job() for _ in range(3)], device)
                 row[f"{name}_rows_per_second"] = round(3 * rows / seconds)
             table.append(row)
     return table
+
+
+def documents(asked: argparse.Namespace, device: torch.device) -> tuple[Verifier, TokenSet]:
+    """The verifier and the documents that every way sees."""
+    if asked.shape == "embedded":
+        verifier = Verifier.load(Path("resources/verifier"), torch.bfloat16, device)
+        tokens = TokenSet.load(Path("resources/tokens/train.safetensors"))
+        bounds = tokens.bounds[: asked.documents + 1]
+        return verifier, TokenSet(
+            tokens.token_ids[: bounds[-1]], tokens.loss_mask[: bounds[-1]], bounds
+        )
+    verifier = random_verifier(LLAMA2_7B, device)
+    return verifier, random_documents(asked.documents, 32_000, 2048, seed=0)
+
+
+def run_one(way: str, asked: argparse.Namespace) -> dict:
+    """One way of training, measured."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    verifier, tokens = documents(asked, device)
+    if way == "plain":
+        job = plain_job(tokens, verifier, asked.epochs, asked.batch)
+    else:
+        features, softmax = way.split(", ")
+        vocabulary = whole_vocabulary(verifier.head)
+        if softmax == "reduced":
+            frequent = tokens.by_frequency(len(verifier.head))[:REDUCED]
+            vocabulary = part_of_vocabulary(verifier.head, frequent)
+        source, _, passes = features.partition(" ")
+        job = our_job(
+            tokens, verifier, vocabulary, asked.epochs, asked.batch, source, int(passes or 1)
+        )
+    seconds, memory = measure(job, device)
+    masked = asked.epochs * masked_tokens(tokens, verifier.stop_token_ids)
+    return {
+        "way": way,
+        "seconds": round(seconds, 1),
+        "masked_tokens_per_second": round(masked / seconds, 1),
+        "peak_memory_mb": round(memory),
+    }
 
 
 def main() -> None:
@@ -241,54 +284,36 @@ def main() -> None:
     options.add_argument("--documents", type=int, default=40)
     options.add_argument("--epochs", type=int, default=4)
     options.add_argument("--batch", type=int, default=8)
+    options.add_argument("--way", help="run this one alone and print what was measured")
     asked = options.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if asked.shape == "embedded":
-        verifier = Verifier.load(Path("resources/verifier"), torch.bfloat16, device)
-        tokens = TokenSet.load(Path("resources/tokens/train.safetensors"))
-        tokens = TokenSet(tokens.token_ids, tokens.loss_mask, tokens.bounds[: asked.documents + 1])
-    else:
-        verifier = random_verifier(LLAMA2_7B, device)
-        tokens = random_documents(asked.documents, 32_000, 2048, seed=0)
-    whole = whole_vocabulary(verifier.head)
-    frequent = tokens.by_frequency(len(verifier.head))[:8192].to(device)
-    part = part_of_vocabulary(verifier.head, frequent)
-    epochs, batch = asked.epochs, asked.batch
-    jobs = {"plain": plain_job(tokens, verifier, epochs, batch)}
-    for name, vocabulary in (("whole vocabulary", whole), ("8192 tokens", part)):
-        jobs[f"cache, {name}"] = our_job(tokens, verifier, vocabulary, epochs, batch, "cache")
-        for passes in (1, epochs):
-            jobs[f"replay {passes}, {name}"] = our_job(
-                tokens, verifier, vocabulary, epochs, batch, "replay", passes
-            )
-    masked = epochs * masked_tokens(tokens, verifier.stop_token_ids)
+    if asked.way:
+        print(json.dumps(run_one(asked.way, asked)))
+        return
+    ways = [
+        f"{features}, {softmax}"
+        for softmax in ("whole", "reduced")
+        for features in ("cache", "replay 1", f"replay {asked.epochs}")
+    ]
     rows = []
-    # the plain way last on a CPU, whose high-water mark never falls
-    for name in sorted(jobs, key=lambda name: name == "plain"):
-        seconds, memory = measure(jobs[name], device)
-        rows.append(
-            {
-                "path": name,
-                "seconds": round(seconds, 1),
-                "masked_tokens_per_second": round(masked / seconds, 1),
-                "peak_memory_mb": round(memory),
-            }
-        )
+    for way in ["plain", *ways]:
+        command = [sys.executable, "-m", "benchmarks.train_throughput", *sys.argv[1:], "--way", way]
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        rows.append(json.loads(output.splitlines()[-1]))
+        rows[-1]["times_plain"] = round(rows[0]["seconds"] / rows[-1]["seconds"], 2)
         print(json.dumps(rows[-1]), flush=True)
-    for row in rows:
-        row["ratio"] = round(rows[-1]["seconds"] / row["seconds"], 2)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    hidden = LLAMA2_7B["hidden_size"] if asked.shape == "llama2_7b" else 576
     result = {
-        "command": f"python -m benchmarks.train_throughput --shape {asked.shape} --documents "
-        f"{asked.documents} --epochs {epochs} --batch {batch}",
-        "paths": rows,
-        "loss_alone": loss_table(verifier),
+        "command": f"python -m benchmarks.train_throughput {' '.join(sys.argv[1:])}".strip(),
+        "ways": rows,
+        "loss_alone": loss_table(hidden, device),
         "matmul_tflops": round(matmul_rate(device), 3),
-        "masked_tokens": masked,
+        "reduced_vocabulary": REDUCED,
         **provenance({}, {}, sum(row["seconds"] for row in rows)),
     }
     name = f"train_throughput_{asked.shape}_{device.type}.json"
     write_json(RESULTS / name, result)
-    print(json.dumps({"paths": rows, "loss_alone": result["loss_alone"]}, indent=1))
+    print(json.dumps(result["loss_alone"], indent=1))
 
 
 if __name__ == "__main__":

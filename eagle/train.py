@@ -19,14 +19,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # On a CPU, oneDNN keeps a kernel with its scratch memory for every new shape. Training has a few
 # hundred; the verifier's batches have no end of them, and with the default of 1024 a process grows
-# by gigabytes. Read at import.
+# by gigabytes. Read at the first product.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "384")
 if __name__ == "__main__":  # started as a file: its own folder would stand in front of packages
     sys.path[0] = str(ROOT)
 
 import torch  # noqa: E402
 from torch import distributed  # noqa: E402
-from torch._dynamo.exc import TorchDynamoException  # noqa: E402
 from transformers import PreTrainedTokenizerBase  # noqa: E402
 
 from eagle.batch import Split  # noqa: E402
@@ -84,7 +83,7 @@ def train(command: TrainCommand) -> Path | None:
                 "--micro-batch-size and raise --gradient-accumulation-steps by the same factor, "
                 "or lower --maximum-model-length"
             ) from None
-        except TorchDynamoException as error:
+        except _compile_errors(command) as error:
             raise InputError(
                 "--compile = true (train.compile): torch.compile failed here "
                 f"({str(error).splitlines()[0]}); install what it asks for, or leave it out"
@@ -257,6 +256,14 @@ def _check_vocabulary(command: TrainCommand, tokens: TokenSet, verifier: Verifie
             f"{command.dataset_path}: has token {largest}, the verifier's vocabulary ends at "
             f"{size - 1}; the data was made for another model"
         )
+
+
+def _compile_errors(command: TrainCommand) -> tuple[type[Exception], ...]:
+    if not command.compile:
+        return ()
+    from torch._dynamo.exc import TorchDynamoException  # a second to import
+
+    return (TorchDynamoException,)
 
 
 def _make_writable(folder: Path) -> None:
