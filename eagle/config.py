@@ -203,7 +203,8 @@ class Export(Section):
 
 class Evaluate(Section):
     bench: str = "resources/bench/default.jsonl"
-    """Prompts in MT-bench's schema: JSON lines with question_id, category and turns."""
+    """A bench of the paper, fetched from the hub (mt_bench, humaneval, gsm8k, alpaca), or a file in
+    MT-bench's schema: JSON lines with question_id, category and turns."""
     questions: int = Field(8, ge=1)
     """Questions taken from the bench, spread evenly over it, each with all its turns."""
     maximum_new_tokens: int = Field(48, ge=2)

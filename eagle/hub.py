@@ -40,8 +40,11 @@ def fetch_verifier(source: str, revision: str | None, folder: Path) -> dict:
     return manifest
 
 
-def fetch_dataset_file(source: str, revision: str | None) -> Path:
+def fetch_dataset_file(source: str, revision: str | None, asked_by: str) -> Path:
     """The local path of hub:OWNER/NAME/FILE, downloaded when it is not there yet.
+
+    Args:
+        asked_by: the parameter and its value, with which an error's message begins.
 
     Raises:
         InputError: no such repository, file or revision; gated; or the hub cannot be reached.
@@ -49,7 +52,7 @@ def fetch_dataset_file(source: str, revision: str | None) -> Path:
     owner, name, file = source.removeprefix("hub:").split("/", 2)
     from huggingface_hub import hf_hub_download
 
-    with _hub_errors(f"{owner}/{name}", "sharegpt.source"):
+    with _hub_errors(f"{owner}/{name}", asked_by):
         return Path(
             hf_hub_download(f"{owner}/{name}", file, repo_type="dataset", revision=revision)
         )
@@ -71,7 +74,7 @@ def _from_path(name: str, _revision: str | None, folder: Path) -> None:
 def _from_hub(name: str, revision: str | None, folder: Path) -> None:
     from huggingface_hub import snapshot_download
 
-    with _hub_errors(name, "verifier.source"):
+    with _hub_errors(name, f"verifier.source = hub:{name}"):
         snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES, local_dir=folder)
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub client's locks and etags
 
@@ -141,12 +144,11 @@ def _check_model_folder(folder: Path, source: str) -> None:
 
 
 @contextmanager
-def _hub_errors(repository: str, key: str) -> Iterator[None]:
+def _hub_errors(repository: str, where: str) -> Iterator[None]:
     """Translate the hub client's exceptions into what the user should do."""
     from huggingface_hub import errors
 
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    where = f"{key} = hub:{repository}"
     # the order matters: GatedRepoError is a RepositoryNotFoundError, and
     # LocalEntryNotFoundError an EntryNotFoundError
     try:

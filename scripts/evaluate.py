@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from eagle.bench import bench_file
 from eagle.config import load_params
 from eagle.errors import one_clear_message
 from eagle.evaluation import evaluate
@@ -38,7 +39,7 @@ def main() -> None:
     inputs = {
         "verifier": sha256_of_folder(VERIFIER),
         "draft": sha256_of_folder(DRAFT),
-        "bench": sha256_of_file(Path(params.evaluate.bench)),
+        "bench": sha256_of_file(bench_file(params.evaluate.bench)),
         "trained_on": sha256_of_file(TRAINED_ON),
         "held_out": sha256_of_file(HELD_OUT),
     }
