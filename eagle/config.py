@@ -34,6 +34,9 @@ class Verifier(Section):
     (transformers layout) or hub:OWNER/NAME."""
     revision: str | None = None
     """Hub: the 40-character commit; package: its version. Null for a local folder."""
+    license: str | None = None
+    """Of the model, as the hub names it (apache-2.0, llama2, …): the drafts' cards state it. Null:
+    not stated."""
 
     @model_validator(mode="after")
     def _hub_is_pinned(self) -> Self:

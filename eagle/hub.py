@@ -40,6 +40,26 @@ def fetch_verifier(source: str, revision: str | None, folder: Path) -> dict:
     return manifest
 
 
+def fetch_draft(source: str, revision: str | None, pickled: bool, folder: Path) -> Path:
+    """The folder of a published draft: path:FOLDER itself, or hub:OWNER/NAME put into `folder`.
+
+    Args:
+        revision: the hub commit; unused for a local folder.
+        pickled: fetch pytorch_model.bin as well.
+
+    Raises:
+        InputError: no such folder or repository, or the hub cannot be reached.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "hub":
+        patterns = ["config.json", "model.safetensors"] + ["pytorch_model.bin"] * pickled
+        _snapshot(name, revision, folder, patterns, source)
+        return folder
+    if not Path(name).is_dir():
+        raise InputError(f"{source}: there is no such folder; give path:FOLDER or hub:OWNER/NAME")
+    return Path(name)
+
+
 def fetch_dataset_file(source: str, revision: str | None, asked_by: str) -> Path:
     """The local path of hub:OWNER/NAME/FILE, downloaded when it is not there yet.
 
@@ -72,10 +92,16 @@ def _from_path(name: str, _revision: str | None, folder: Path) -> None:
 
 
 def _from_hub(name: str, revision: str | None, folder: Path) -> None:
+    _snapshot(name, revision, folder, MODEL_FILES, f"verifier.source = hub:{name}")
+
+
+def _snapshot(
+    name: str, revision: str | None, folder: Path, patterns: list[str], asked_by: str
+) -> None:
     from huggingface_hub import snapshot_download
 
-    with _hub_errors(name, f"verifier.source = hub:{name}"):
-        snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES, local_dir=folder)
+    with _hub_errors(name, asked_by):
+        snapshot_download(name, revision=revision, allow_patterns=patterns, local_dir=folder)
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub client's locks and etags
 
 
