@@ -2,7 +2,7 @@
 
 from eagle.pages import render
 
-PAGE = "card.md.jinja"
+PAGE, RESULTS = "card.md.jinja", "card_results.md.jinja"
 
 
 def card(
@@ -33,3 +33,32 @@ def card(
         trained=trained,
         validation=validation,
     )
+
+
+def card_with_results(text: str, name: str, evaluated: dict, metrics: dict, details: dict) -> str:
+    """A card with what evaluate measured, as a section and as the hub's model index.
+
+    Args:
+        text: what `card` made.
+        name: the draft's repository on the hub.
+        evaluated: results/evaluate/provenance.json.
+        metrics, details: what results/evaluate holds.
+    """
+    from huggingface_hub import EvalResult, ModelCard  # a third of a second, for publishing only
+
+    whole = ModelCard(text)
+    bench = evaluated["parameters"]["bench"]
+    whole.data.model_name = name.partition("/")[2]
+    whole.data.eval_results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type=bench,
+            dataset_name=bench,
+            metric_type=key,
+            metric_value=value,
+        )
+        for key, value in metrics.items()
+        if value is not None
+    ]
+    whole.text += render(RESULTS, evaluated=evaluated, metrics=metrics, details=details)
+    return str(whole)

@@ -78,6 +78,25 @@ def fetch_dataset_file(source: str, revision: str | None, asked_by: str) -> Path
         )
 
 
+def publish(folder: Path, repository: str) -> str:
+    """Upload a folder's files to the hub's model repository in one commit; returns its address.
+
+    A repository that is not there yet is made, private: its owner opens it.
+
+    Raises:
+        InputError: no token, no right to write there, or the hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    hub = HfApi()
+    with _hub_errors(repository, f"upload to {repository}"):
+        hub.create_repo(repository, private=True, exist_ok=True)
+        commit = hub.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message="EAGLE-1 draft"
+        )
+    return str(commit.commit_url)
+
+
 def _from_path(name: str, _revision: str | None, folder: Path) -> None:
     origin = Path(name)
     if not origin.is_dir():
@@ -197,7 +216,14 @@ def _hub_errors(repository: str, where: str) -> Iterator[None]:
         raise _unreachable(where, endpoint, error) from None
     except errors.EntryNotFoundError:
         raise InputError(f"{where}: the repository has no such file") from None
-    except errors.HTTPError as error:  # the client library's own: refused, timed out, 5xx
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status not in (401, 403):
+            raise _unreachable(where, endpoint, error) from None
+        raise InputError(
+            f"{where}: refused ({status}); export HF_TOKEN=<a token that may write there>"
+        ) from None
+    except errors.HTTPError as error:  # the client library's own: refused, timed out
         raise _unreachable(where, endpoint, error) from None
 
 
