@@ -58,7 +58,7 @@ def card_with_results(text: str, name: str, evaluated: dict, metrics: dict, deta
             metric_value=value,
         )
         for key, value in metrics.items()
-        if value is not None
+        if isinstance(value, float)
     ]
     whole.text += render(RESULTS, evaluated=evaluated, metrics=metrics, details=details)
     return str(whole)

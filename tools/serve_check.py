@@ -95,7 +95,7 @@ def engine_answers(python: Path, draft: Path, prompts: list[list[int]], dtype: s
     """What tools/vllm_decode.py says, run by the environment that has the engine.
 
     Raises:
-        InputError: no such interpreter, or the engine failed; its last words are in the message.
+        InputError: no such interpreter, or the engine failed; its own message stands above.
     """
     job = {
         "verifier": str(VERIFIER.resolve()),
@@ -120,9 +120,9 @@ def engine_answers(python: Path, draft: Path, prompts: list[list[int]], dtype: s
                 "ENGINE_PYTHON names an interpreter that has it"
             ) from None
         if run.returncode or not answer_file.is_file():
-            said = (run.stdout + run.stderr).strip().splitlines()[-15:]
+            print(run.stdout[-4000:] + run.stderr[-4000:], file=sys.stderr)
             raise InputError(
-                "the engine ended without an answer; its last words:\n" + "\n".join(said)
+                f"the engine ended with exit code {run.returncode}; what it said stands above"
             )
         return json.loads(answer_file.read_text())
 
@@ -134,9 +134,7 @@ def our_answers(draft_folder: Path, prompts: list[list[int]], dtype: str) -> lis
     draft = load_draft(draft_folder).to(device).cast(getattr(torch, dtype))
     check_fit(draft.config, verifier.config, str(draft_folder))
     print(f"serve_check: {dtype}, {len(prompts)} prompts in our chain", flush=True)
-    return [
-        _counted(chain(verifier, draft, prompt, NEW_TOKENS, DRAFT_LENGTH)) for prompt in prompts
-    ]
+    return [counted(chain(verifier, draft, prompt, NEW_TOKENS, DRAFT_LENGTH)) for prompt in prompts]
 
 
 def acceptance_rows(dtype: str, ours: list[dict], engine: list[dict]) -> list[dict]:
@@ -163,7 +161,7 @@ def acceptance_rows(dtype: str, ours: list[dict], engine: list[dict]) -> list[di
     return rows
 
 
-def _counted(generation: Generation) -> dict:
+def counted(generation: Generation) -> dict:
     return {
         "token_ids": generation.token_ids,
         "drafts": len(generation.accepted),

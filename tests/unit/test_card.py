@@ -18,7 +18,7 @@ HUB = {"source": "hub:org/model", "revision": "0" * 40}
 def test_a_card_states_verifier_data_parameters_metrics_and_licence(layout):
     text = card(layout, HUB, "llama2", TRAINED, VALIDATION)
     for stated in ("org/model", "0" * 40, "ab" * 32, "cd" * 32, "| learning_rate | 0.0003 |",
-                   "2.7183", "0.3705", "the verifier's licence, llama2, applies"):  # fmt: skip
+                   "2.7183", "0.3705", "verifier's licence applies to it: llama2"):  # fmt: skip
         assert stated in text
     metadata = ModelCard(text).data
     assert (metadata.license, metadata.base_model) == ("llama2", "org/model")
@@ -44,4 +44,4 @@ def test_a_verifier_from_elsewhere_has_no_hub_name_and_may_have_no_licence():
     metadata = ModelCard(text).data
     assert (metadata.license, metadata.base_model) == (None, None)
     assert "vllm serve VERIFIER" in text
-    assert "It was not stated" in text
+    assert "not stated here" in text
