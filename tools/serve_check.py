@@ -51,7 +51,7 @@ QUIET = {
 def main(engine_python: Path) -> int:
     started = time.monotonic()
     params = load_params()
-    prompts = _prompts(params.evaluate.bench)
+    prompts = first_turns(params.evaluate.bench)
     answers, rows, comparisons = {}, [], []
     for dtype in ("float32", "bfloat16"):
         answers = engine_answers(engine_python, EXPORT / "vllm", prompts, dtype)
@@ -172,7 +172,7 @@ def counted(generation: Generation) -> dict:
     }
 
 
-def _prompts(bench: str) -> list[list[int]]:
+def first_turns(bench: str) -> list[list[int]]:
     """Token ids of the first turns of some of the bench's questions."""
     tokenizer = load_tokenizer(VERIFIER)
     template = load_template(str(TEMPLATE), tokenizer)

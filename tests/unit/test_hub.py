@@ -55,10 +55,20 @@ with one_clear_message():
 """
 
 
-def fetch(hub: str, name: str, folder: Path, **more: str):
+FETCH_DRAFT = """
+import sys
+from pathlib import Path
+from eagle.errors import one_clear_message
+from eagle.hub import fetch_draft
+with one_clear_message():
+    fetch_draft(sys.argv[1], sys.argv[2], "pickled" in sys.argv[1], Path(sys.argv[3]))
+"""
+
+
+def fetch(hub: str, name: str, folder: Path, program: str = FETCH, **more: str):
     folder.mkdir()
     return subprocess.run(
-        [sys.executable, "-c", FETCH, f"hub:org/{name}", COMMIT, str(folder)],
+        [sys.executable, "-c", program, f"hub:org/{name}", COMMIT, str(folder)],
         cwd=ROOT,
         env=environment(hub, folder.parent, **more),
         capture_output=True,
@@ -98,3 +108,27 @@ def test_the_hubs_refusals_say_what_to_do(hub, tmp_path, name, more, expected):
     assert message.startswith("error: verifier.source = hub:org/")
     assert re.search(expected, message), finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("draft", {"config.json", "model.safetensors"}),
+        ("pickled", {"config.json", "model.safetensors", "pytorch_model.bin"}),
+    ],
+)
+def test_the_hub_serves_a_draft_and_a_pickle_only_when_asked(tmp_path, name, expected):
+    published = tmp_path / "published"
+    published.mkdir()
+    for file in ("config.json", "model.safetensors", "pytorch_model.bin", "modeling_custom.py"):
+        (published / file).write_text(file)
+    with serve(published) as hub:
+        finished = fetch(hub, name, tmp_path / "draft", FETCH_DRAFT)
+    assert finished.returncode == 0, finished.stderr
+    assert {path.name for path in (tmp_path / "draft").iterdir()} == expected
+
+
+def test_a_draft_that_the_hub_does_not_give(hub, tmp_path):
+    finished = fetch(hub, "gated", tmp_path / "draft", FETCH_DRAFT)
+    assert finished.returncode == 1
+    assert "error: hub:org/gated: the repository is gated; ask for access at" in finished.stderr
