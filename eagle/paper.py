@@ -48,12 +48,14 @@ def beside(verifier_source: str, settings: dict, metrics: dict, details: dict) -
         {"measure": f"α{n}", "paper": alpha, "measured": metrics[f"alpha_{n}"]}
         for n, alpha in enumerate(row["alpha"])
     ]
-    return Beside(model["name"], rows, _differences(settings, bool(row["alpha"])))
+    return Beside(
+        model["name"], rows, _differences(settings, details["draft_length"], bool(row["alpha"]))
+    )
 
 
-def _differences(settings: dict, alphas: bool) -> list[str]:
+def _differences(settings: dict, draft_length: int, alphas: bool) -> list[str]:
     found = [
-        f"the paper drafts a tree of 25 nodes, here a chain of {settings['draft_length']}"
+        f"the paper drafts a tree of 25 nodes, here a chain of {draft_length}"
         + ("; acceptance by position is a chain's in both" if alphas else "")
     ]
     if settings["bench"] != "mt_bench":

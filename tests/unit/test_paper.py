@@ -11,7 +11,7 @@ from eagle.paper import PAPER, beside
 
 LLAMA = "hub:meta-llama/Llama-2-7b-chat-hf"
 METRICS = {"tau": 2.9, "speedup": 2.0} | {f"alpha_{n}": 0.7 for n in range(4)} | {"alpha_4": None}
-DETAILS = {"other_tau": {"mean_new_over_steps": 2.95}}
+DETAILS = {"draft_length": 4, "other_tau": {"mean_new_over_steps": 2.95}}
 
 
 def settings(**values) -> dict:

@@ -19,7 +19,10 @@ METRICS = {
     "tau": 1.57, "alpha_0": 0.37, "alpha_1": 0.25, "alpha_2": 0.45, "alpha_3": 0.3, "alpha_4": None,
     "top1_agreement": 0.378, "speedup": 1.2, "tokens_per_second": 40.5, "lossless": True,
 }  # fmt: skip
-DETAILS = {"tau_95": [1.4, 1.7], "speedup_95": [1.1, 1.3], "vanilla_tokens_per_second": 33.75}
+DETAILS = {
+    "draft_length": 4, "tau_95": [1.4, 1.7], "speedup_95": [1.1, 1.3],
+    "vanilla_tokens_per_second": 33.75,
+}  # fmt: skip
 WEIGHTS = bytes(range(256)) * 8
 
 
@@ -85,7 +88,7 @@ def exported(tmp_path):
     write_json(results / "details.json", DETAILS)
     evaluated = {
         "parameters": {"bench": "mt_bench", "questions": 8, "maximum_new_tokens": 32,
-                       "draft_length": 4, "temperature": 0.0, "dtype": "bfloat16"},
+                       "temperature": 0.0, "dtype": "bfloat16"},
         "inputs": {"draft": sha256_of_folder(tmp_path / "models/export/official")},
         "hardware": {"cpu": "x86_64", "cores": 2, "gpus": []},
     }  # fmt: skip
