@@ -38,11 +38,15 @@ def beside(verifier_source: str, settings: dict, metrics: dict, details: dict) -
         return None
     rows = [
         {
-            "measure": "τ (mean of the questions' new tokens a step)",
+            "measure": "τ (mean of the prompts' new tokens a step)",
             "paper": row["tau"],
             "measured": details["other_tau"]["mean_new_over_steps"],
         },
-        {"measure": "τ (pooled, this project's)", "paper": None, "measured": metrics["tau"]},
+        {
+            "measure": "τ of a chain (here pooled)",
+            "paper": row.get("chain_tau"),
+            "measured": metrics["tau"],
+        },
         {"measure": "speed-up", "paper": row["speedup"], "measured": metrics["speedup"]},
     ] + [
         {"measure": f"α{n}", "paper": alpha, "measured": metrics[f"alpha_{n}"]}
