@@ -7,7 +7,13 @@ import pytest
 
 from eagle.decoding import Generation
 from eagle.errors import InputError
-from tools.serve_check import DRAFT_LENGTH, acceptance_rows, counted, engine_answers
+from tools.serve_check import (
+    DRAFT_LENGTH,
+    acceptance_rows,
+    counted,
+    engine_answers,
+    wilson_interval,
+)
 
 STEPS = [[0, 1, 2, 0, 0], [5, 0, 0, 1], [2, 0, 3, 0, 1, 0], [0, 0, 0, 1], [1, 4, 0, 0], [0, 2, 0]]
 
@@ -35,6 +41,14 @@ def test_a_draft_that_the_engine_runs_otherwise_is_seen(change):
     other = [[change(count) for count in row] for row in STEPS]
     rows = acceptance_rows("float32", answers(STEPS), answers(other))
     assert not rows[0]["inside"]
+
+
+def test_the_interval_is_the_published_one_and_never_empty():
+    # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20
+    for successes, trials, low, high in (
+        (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611),
+    ):  # fmt: skip
+        assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_an_engine_that_is_absent_or_fails_is_one_message(capsys):
