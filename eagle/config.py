@@ -104,7 +104,9 @@ class Regenerate(Section):
 
 class Template(Section):
     file: str | None = "resources/chat_templates/smollm2.jinja"
-    """Jinja chat template with {% generation %} markers; null takes the verifier's own."""
+    """Jinja chat template with {% generation %} markers. Null: the verifier's own when it has them,
+    else the one of resources/chat_templates that renders alike, else the verifier's own with
+    markers put in."""
     sample: int = Field(200, ge=1)
     """Number of conversations on which mask and rendering are proven."""
 

@@ -11,9 +11,9 @@ from eagle.errors import one_clear_message
 from eagle.files import whole_folder, write_json_lines
 from eagle.replies import regenerate
 from eagle.sharegpt import read_conversations
-from eagle.template import load_template
+from eagle.template_proof import choose_template
 from eagle.tracking import Progress, say_written
-from eagle.verifier import Verifier, load_tokenizer
+from eagle.verifier import Verifier, load_tokenizer, stop_token_ids
 
 VERIFIER = Path("resources/verifier")
 SHAREGPT = Path("resources/sharegpt")
@@ -38,7 +38,7 @@ def main() -> None:
 def write_regenerated(folder: Path, params) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(VERIFIER)
-    template = load_template(params.template.file, tokenizer)
+    template = choose_template(params.template.file, tokenizer, stop_token_ids(VERIFIER)).text
     verifier = Verifier.load(VERIFIER, getattr(torch, params.regenerate.dtype), device)
     for name in SPLITS:
         rows = read_conversations(SHAREGPT / name)
