@@ -9,7 +9,6 @@ Results go to benchmarks/results/ with hardware, versions and commit.
 """
 
 import argparse
-import tempfile
 import time
 from pathlib import Path
 
