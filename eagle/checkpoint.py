@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 from transformers import LlamaConfig
 
 from eagle.draft import Draft, config_as_json
@@ -31,11 +32,31 @@ def load_draft(folder: Path) -> Draft:
         InputError: no draft there, or weights that do not fit its config.
     """
     config = LlamaConfig(**read_json(folder / "config.json"))
-    draft = Draft(config)
+    return draft_of(config, read_weights(folder / "model.safetensors"), folder)
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        InputError: absent, cut off or no such file.
+    """
     try:
-        weights = load_file(folder / "model.safetensors")
+        return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{folder}/model.safetensors: cannot be read: {error}") from None
+        raise InputError(f"{file}: cannot be read: {error}; get it again") from None
+
+
+def draft_of(config: LlamaConfig, weights: dict[str, Tensor], folder: Path) -> Draft:
+    """A draft with these weights under the official names; an embedding is passed over.
+
+    Args:
+        folder: where they come from, for the message.
+
+    Raises:
+        InputError: names or shapes are not those of a draft with this config.
+    """
+    draft = Draft(config)
     weights.pop("embed_tokens.weight", None)  # the verifier's own, which decoding uses
     try:
         draft.load_state_dict(weights)

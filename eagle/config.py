@@ -34,6 +34,9 @@ class Verifier(Section):
     (transformers layout) or hub:OWNER/NAME."""
     revision: str | None = None
     """Hub: the 40-character commit; package: its version. Null for a local folder."""
+    license: str | None = None
+    """Of the model, as the hub names it (apache-2.0, llama2, …): the drafts' cards state it. Null:
+    not stated."""
 
     @model_validator(mode="after")
     def _hub_is_pinned(self) -> Self:
@@ -208,7 +211,8 @@ class Export(Section):
 
 class Evaluate(Section):
     bench: str = "resources/bench/default.jsonl"
-    """Prompts in MT-bench's schema: JSON lines with question_id, category and turns."""
+    """A bench of the paper, fetched from the hub (mt_bench, humaneval, gsm8k, alpaca), or a file in
+    MT-bench's schema: JSON lines with question_id, category and turns."""
     questions: int = Field(8, ge=1)
     """Questions taken from the bench, spread evenly over it, each with all its turns."""
     maximum_new_tokens: int = Field(48, ge=2)

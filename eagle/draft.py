@@ -68,14 +68,26 @@ def draft_config(path: Path | None, verifier: PretrainedConfig) -> LlamaConfig:
         "pad_token_id": None,
     }
     config = LlamaConfig(**{"bias": False, "initializer_range": 0.02} | fields)
-    for name in ("hidden_size", "vocab_size"):
-        ours, theirs = getattr(config, name), getattr(verifier, name)
+    check_fit(config, verifier, str(path))
+    return config
+
+
+def check_fit(draft: PretrainedConfig, verifier: PretrainedConfig, where: str) -> None:
+    """A draft continues the verifier's features: what both must have in common.
+
+    Args:
+        where: the draft's file or folder, for the message.
+
+    Raises:
+        InputError: hidden size, vocabulary or rotary embedding differ.
+    """
+    for name in ("hidden_size", "vocab_size", "rope_parameters"):
+        ours, theirs = getattr(draft, name), getattr(verifier, name)
         if ours != theirs:
             raise InputError(
-                f"{path}: {name} is {ours}, the verifier's is {theirs}; the draft continues the "
-                f"verifier's features, so set {name} to {theirs}"
+                f"{where}: the draft's {name} is {ours}, the verifier's is {theirs}; they must "
+                "be the same: choose the verifier that the draft belongs to, or correct the config"
             )
-    return config
 
 
 class Draft(nn.Module):

@@ -8,13 +8,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from eagle.acceptance import Sampling
+from eagle.bench import read_bench
 from eagle.checkpoint import load_draft
 from eagle.config import Evaluate
 from eagle.decoding import Choice, Generation, chain, vanilla
-from eagle.draft import Draft, attend_within_documents
+from eagle.draft import Draft, attend_within_documents, check_fit
 from eagle.errors import InputError
 from eagle.features import compute
-from eagle.files import read_json_lines
 from eagle.loss import Vocabulary, part_of_vocabulary, whole_vocabulary
 from eagle.lossless import (
     TIE,
@@ -56,25 +56,6 @@ class Evaluation:
     per_prompt: pd.DataFrame
 
 
-def read_bench(path: Path, questions: int) -> list[dict]:
-    """Questions in MT-bench's schema, `questions` of them spread evenly over the file.
-
-    Raises:
-        InputError: absent, not JSON lines, or a row without question_id, category and turns.
-    """
-    rows = read_json_lines(path)
-    for number, row in enumerate(rows, start=1):
-        turns = row.get("turns")
-        complete = {"question_id", "category"} <= row.keys()
-        if not complete or not turns or not all(isinstance(turn, str) for turn in turns):
-            raise InputError(
-                f"{path}, line {number}: expected question_id, category and a list of texts "
-                f"`turns`; found {str(row)[:80]}"
-            )
-    taken = min(questions, len(rows))
-    return [rows[i * len(rows) // taken] for i in range(taken)]
-
-
 def evaluate(
     settings: Evaluate,
     verifier_folder: Path,
@@ -99,10 +80,10 @@ def evaluate(
         InputError: bench or draft cannot be used.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    questions = read_bench(Path(settings.bench), settings.questions)
+    questions = read_bench(settings.bench, settings.questions)
     draft = load_draft(draft_folder).to(device)
     verifier = Verifier.load(verifier_folder, getattr(torch, settings.dtype), device)
-    _check_fit(draft_folder, draft.config, verifier.config)
+    check_fit(draft.config, verifier.config, str(draft_folder))
     choice = Choice()
     if settings.temperature > 0:
         sampling = Sampling(settings.temperature, settings.top_p, settings.top_k)
@@ -298,13 +279,3 @@ def _table(prompts: list[Prompt], plain: list[Generation], fast: list[Generation
         for prompt, alone, speculative in zip(prompts, plain, fast, strict=True)
     ]
     return pd.DataFrame(rows).round(3)
-
-
-def _check_fit(folder: Path, draft_config, verifier_config) -> None:
-    for name in ("hidden_size", "vocab_size"):
-        ours, theirs = getattr(draft_config, name), getattr(verifier_config, name)
-        if ours != theirs:
-            raise InputError(
-                f"{folder}: the draft's {name} is {ours}, the verifier's {theirs}: "
-                "it was trained for another model"
-            )

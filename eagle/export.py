@@ -1,4 +1,4 @@
-"""The trained draft in the layouts that serving engines load; foreign names stay in this file.
+"""Drafts in the layouts of others, out and in; foreign names stay in this file.
 
 What each engine wants was read from vLLM 0.32's and SGLang's `llama_eagle.py` and from
 SafeAILab/EAGLE's `cnets1.py`. All take un-prefixed names, no `lm_head`, no `norm`, no
@@ -7,18 +7,23 @@ SafeAILab/EAGLE's `cnets1.py`. All take un-prefixed names, no `lm_head`, no `nor
   official  reads "bias" from the config (default true) and needs the embedding
   vllm      drops a stored `fc.bias` without a word; shares the verifier's embedding
   sglang    has an `fc.bias`, which must be stored; shares the verifier's embedding
+
+Published drafts in the official layout come in the other way: mostly as a pickle, with a bias.
 """
 
+import pickle
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import AutoConfig, LlamaConfig
 
-from eagle.draft import Draft, config_as_json
+from eagle.checkpoint import draft_of, read_weights
+from eagle.draft import Draft, check_fit, config_as_json
 from eagle.errors import InputError
-from eagle.files import write_json
+from eagle.files import read_json, write_json
 
 ARCHITECTURES = {
     "official": "LlamaForCausalLM",
@@ -36,9 +41,11 @@ def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> No
         layout: official, vllm or sglang.
 
     Raises:
-        InputError: the verifier has no embedding to go with it, or the layout cannot hold the
-            draft's bias.
+        InputError: the draft belongs to another verifier, the verifier has no embedding to go with
+            it, or the layout cannot hold the draft's bias.
     """
+    verifier = AutoConfig.from_pretrained(verifier_folder)
+    check_fit(draft.config, verifier, str(verifier_folder))
     embedding = _embedding(verifier_folder)
     weights = {name: tensor.to(embedding.dtype) for name, tensor in draft.state_dict().items()}
     bias = weights.get("fc.bias")
@@ -59,6 +66,8 @@ def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> No
         "architectures": [ARCHITECTURES[layout]],
         "model_type": "llama",
         "dtype": str(embedding.dtype).removeprefix("torch."),
+        # both read the same positions
+        "max_position_embeddings": verifier.max_position_embeddings,
         # engines on older transformers read these two in place of rope_parameters
         "rope_theta": rope.pop("rope_theta"),
         "rope_scaling": None if rope == {"rope_type": "default"} else rope,
@@ -67,6 +76,50 @@ def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> No
     write_json(folder / "config.json", config)
     contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
     save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def read_published(folder: Path, verifier_folder: Path, allow_pickle: bool) -> Draft:
+    """A draft in the official layout, as SafeAILab/EAGLE and others publish them.
+
+    Their config.json leaves "bias" to its default, which is what the weights have; rope as well,
+    which then is the Llama default of base 10,000.
+
+    Args:
+        allow_pickle: read pytorch_model.bin where there is no model.safetensors; weights only.
+
+    Raises:
+        InputError: no such draft, only a pickle and not allowed, damaged, or another verifier's.
+    """
+    verifier = AutoConfig.from_pretrained(verifier_folder)
+    fields = read_json(folder / "config.json")
+    weights = _published_weights(folder, allow_pickle)
+    defaults = {
+        "bias": "fc.bias" in weights,
+        "vocab_size": verifier.vocab_size,
+        "max_position_embeddings": verifier.max_position_embeddings,
+    }
+    config = LlamaConfig(**defaults | fields)
+    check_fit(config, verifier, str(folder))
+    return draft_of(config, weights, folder)
+
+
+def _published_weights(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
+    safe, pickled = folder / "model.safetensors", folder / "pytorch_model.bin"
+    if not safe.is_file() and not allow_pickle:
+        raise InputError(
+            f"{folder}: no model.safetensors. If the draft is published as pytorch_model.bin, a "
+            "pickle, allow it with --allow-pickle: its tensors are read and nothing else"
+        )
+    if safe.is_file():
+        weights = read_weights(safe)
+    else:
+        try:
+            weights = torch.load(pickled, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(f"{pickled}: not a whole file of tensors: {reason}") from None
+    # buffers that older transformers stored with the weights; they follow from the config
+    return {name: tensor for name, tensor in weights.items() if not name.endswith("inv_freq")}
 
 
 def _embedding(verifier_folder: Path) -> Tensor:

@@ -40,8 +40,31 @@ def fetch_verifier(source: str, revision: str | None, folder: Path) -> dict:
     return manifest
 
 
-def fetch_dataset_file(source: str, revision: str | None) -> Path:
+def fetch_draft(source: str, revision: str | None, pickled: bool, folder: Path) -> Path:
+    """The folder of a published draft: path:FOLDER itself, or hub:OWNER/NAME put into `folder`.
+
+    Args:
+        revision: the hub commit; unused for a local folder.
+        pickled: fetch pytorch_model.bin as well.
+
+    Raises:
+        InputError: no such folder or repository, or the hub cannot be reached.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "hub":
+        patterns = ["config.json", "model.safetensors"] + ["pytorch_model.bin"] * pickled
+        _snapshot(name, revision, folder, patterns, source)
+        return folder
+    if not Path(name).is_dir():
+        raise InputError(f"{source}: there is no such folder; give path:FOLDER or hub:OWNER/NAME")
+    return Path(name)
+
+
+def fetch_dataset_file(source: str, revision: str | None, asked_by: str) -> Path:
     """The local path of hub:OWNER/NAME/FILE, downloaded when it is not there yet.
+
+    Args:
+        asked_by: the parameter and its value, with which an error's message begins.
 
     Raises:
         InputError: no such repository, file or revision; gated; or the hub cannot be reached.
@@ -49,10 +72,29 @@ def fetch_dataset_file(source: str, revision: str | None) -> Path:
     owner, name, file = source.removeprefix("hub:").split("/", 2)
     from huggingface_hub import hf_hub_download
 
-    with _hub_errors(f"{owner}/{name}", "sharegpt.source"):
+    with _hub_errors(f"{owner}/{name}", asked_by):
         return Path(
             hf_hub_download(f"{owner}/{name}", file, repo_type="dataset", revision=revision)
         )
+
+
+def publish(folder: Path, repository: str) -> str:
+    """Upload a folder's files to the hub's model repository in one commit; returns its address.
+
+    A repository that is not there yet is made, private: its owner opens it.
+
+    Raises:
+        InputError: no token, no right to write there, or the hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    hub = HfApi()
+    with _hub_errors(repository, f"upload to {repository}"):
+        hub.create_repo(repository, private=True, exist_ok=True)
+        commit = hub.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message="EAGLE-1 draft"
+        )
+    return str(commit.commit_url)
 
 
 def _from_path(name: str, _revision: str | None, folder: Path) -> None:
@@ -69,10 +111,16 @@ def _from_path(name: str, _revision: str | None, folder: Path) -> None:
 
 
 def _from_hub(name: str, revision: str | None, folder: Path) -> None:
+    _snapshot(name, revision, folder, MODEL_FILES, f"verifier.source = hub:{name}")
+
+
+def _snapshot(
+    name: str, revision: str | None, folder: Path, patterns: list[str], asked_by: str
+) -> None:
     from huggingface_hub import snapshot_download
 
-    with _hub_errors(name, "verifier.source"):
-        snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES, local_dir=folder)
+    with _hub_errors(name, asked_by):
+        snapshot_download(name, revision=revision, allow_patterns=patterns, local_dir=folder)
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub client's locks and etags
 
 
@@ -141,12 +189,11 @@ def _check_model_folder(folder: Path, source: str) -> None:
 
 
 @contextmanager
-def _hub_errors(repository: str, key: str) -> Iterator[None]:
+def _hub_errors(repository: str, where: str) -> Iterator[None]:
     """Translate the hub client's exceptions into what the user should do."""
     from huggingface_hub import errors
 
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    where = f"{key} = hub:{repository}"
     # the order matters: GatedRepoError is a RepositoryNotFoundError, and
     # LocalEntryNotFoundError an EntryNotFoundError
     try:
@@ -169,7 +216,14 @@ def _hub_errors(repository: str, key: str) -> Iterator[None]:
         raise _unreachable(where, endpoint, error) from None
     except errors.EntryNotFoundError:
         raise InputError(f"{where}: the repository has no such file") from None
-    except errors.HTTPError as error:  # the client library's own: refused, timed out, 5xx
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status not in (401, 403):
+            raise _unreachable(where, endpoint, error) from None
+        raise InputError(
+            f"{where}: refused ({status}); export HF_TOKEN=<a token that may write there>"
+        ) from None
+    except errors.HTTPError as error:  # the client library's own: refused, timed out
         raise _unreachable(where, endpoint, error) from None
 
 

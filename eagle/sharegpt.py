@@ -157,7 +157,7 @@ def read_system_prompt(name: str) -> str | None:
 
 def _files(source: str, revision: str | None) -> list[Path]:
     if source.startswith("hub:"):
-        return [fetch_dataset_file(source, revision)]
+        return [fetch_dataset_file(source, revision, f"sharegpt.source = {source}")]
     path = Path(source)
     if path.is_dir():
         files = sorted(path.glob("*.json"))

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from eagle.bench import bench_file
 from eagle.config import load_params
 from eagle.errors import one_clear_message
 from eagle.evaluation import evaluate
@@ -21,14 +22,15 @@ HELD_OUT = Path("resources/tokens/validation.safetensors")
 RESULTS = Path("results/evaluate")
 
 
-def main() -> None:
+def measure(draft: Path, results: Path) -> dict:
+    """Measure a draft in the official layout, write `results` and return the metrics."""
     started = time.monotonic()
     params = load_params()
     tokenizer = load_tokenizer(VERIFIER)
     result = evaluate(
         params.evaluate,
         VERIFIER,
-        DRAFT,
+        draft,
         load_template(str(TEMPLATE), tokenizer),
         tokenizer,
         TokenSet.load(TRAINED_ON),
@@ -37,12 +39,12 @@ def main() -> None:
     )
     inputs = {
         "verifier": sha256_of_folder(VERIFIER),
-        "draft": sha256_of_folder(DRAFT),
-        "bench": sha256_of_file(Path(params.evaluate.bench)),
+        "draft": sha256_of_folder(draft),
+        "bench": sha256_of_file(bench_file(params.evaluate.bench)),
         "trained_on": sha256_of_file(TRAINED_ON),
         "held_out": sha256_of_file(HELD_OUT),
     }
-    with whole_folder(RESULTS) as folder:
+    with whole_folder(results) as folder:
         write_json(folder / "metrics.json", result.metrics)
         write_json(folder / "details.json", result.details)
         write_text(folder / "per_prompt.csv", result.per_prompt.to_csv(index=False))
@@ -54,7 +56,12 @@ def main() -> None:
         f"tau {metrics['tau']:.2f}, speed-up {metrics['speedup']:.2f}, "
         f"lossless {metrics['lossless']}"
     )
-    say_written("evaluate", started, RESULTS, note=note)
+    say_written("evaluate", started, results, note=note)
+    return metrics
+
+
+def main() -> None:
+    measure(DRAFT, RESULTS)
 
 
 if __name__ == "__main__":

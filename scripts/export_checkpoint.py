@@ -1,28 +1,42 @@
-"""Stage export_checkpoint: the draft in the layouts that serving engines load."""
+"""Stage export_checkpoint: the draft in the layouts that serving engines load, each with a card."""
 
 import time
 from pathlib import Path
 
+import pandas as pd
+
+from eagle.card import card
 from eagle.checkpoint import load_draft
 from eagle.config import load_params
 from eagle.errors import one_clear_message
 from eagle.export import ARCHITECTURES, export
-from eagle.files import whole_folder
+from eagle.files import read_json, whole_folder, write_text
 from eagle.tracking import say_written
 
 VERIFIER = Path("resources/verifier")
 DRAFT = Path("models/draft")
+TRAINED = Path("results/train")
 EXPORT = Path("models/export")
 
 
 def main() -> None:
     started = time.monotonic()
-    params = load_params().export
-    draft = load_draft(DRAFT / params.checkpoint)
+    params = load_params()
+    checkpoint = params.export.checkpoint
+    draft = load_draft(DRAFT / checkpoint)
+    validations = pd.read_csv(TRAINED / "validations.csv")
+    row = validations["validation_loss"].idxmin() if checkpoint == "best" else -1
+    facts = (
+        read_json(VERIFIER / "manifest.json"),
+        params.verifier.license,
+        read_json(TRAINED / "provenance.json"),
+        validations.iloc[row].to_dict(),
+    )
     with whole_folder(EXPORT) as folder:
         for layout in ARCHITECTURES:
             (folder / layout).mkdir()
             export(draft, VERIFIER, layout, folder / layout)
+            write_text(folder / layout / "README.md", card(layout, *facts))
     say_written("export_checkpoint", started, *(EXPORT / layout for layout in ARCHITECTURES))
 
 

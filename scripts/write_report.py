@@ -9,6 +9,7 @@ from eagle.config import load_params
 from eagle.errors import one_clear_message
 from eagle.files import read_json, whole_folder, write_text
 from eagle.pages import render
+from eagle.paper import beside
 from eagle.report import charts, story
 from eagle.tracking import say_written
 
@@ -32,6 +33,7 @@ def main() -> None:
         measured,
         per_prompt,
     )
+    evaluate_source = read_json(RESULTS / "evaluate/provenance.json")
     values = story(trained, measured, details, per_prompt) | {
         "params": params,
         "details": details,
@@ -39,7 +41,10 @@ def main() -> None:
         "tokens": read_json(TOKENS),
         "template": read_json(RESULTS / "template/report.json"),
         "train_source": train_source,
-        "evaluate_source": read_json(RESULTS / "evaluate/provenance.json"),
+        "evaluate_source": evaluate_source,
+        "paper": beside(
+            params["verifier"]["source"], evaluate_source["parameters"], measured, details
+        ),
         "charts": pictures,
     }
     with whole_folder(PLOTS) as folder:

@@ -128,7 +128,10 @@ def test_the_config_takes_from_the_verifier_what_the_file_leaves_out(tiny_verifi
         draft_config(path, verifier)
     del stated["vocab_size"]
     path.write_text(json.dumps(stated))
-    assert draft_config(path, verifier).rope_parameters["rope_theta"] == 7.0
+    with pytest.raises(InputError, match="rope_parameters is .*7.0.*, the verifier's .*500.0"):
+        draft_config(path, verifier)
+    path.write_text(json.dumps(stated | {"rope_theta": 500}))
+    assert draft_config(path, verifier).rope_parameters == verifier.rope_parameters
 
 
 def test_a_config_of_another_width_or_form_is_refused(tiny_verifier, tmp_path):

@@ -4,8 +4,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,13 +12,7 @@ from eagle.errors import InputError
 from eagle.files import sha256_of_file
 from eagle.hub import fetch_verifier
 from tests.conftest import ROOT
-
-REFUSALS = {
-    "gated": (403, "GatedRepo"),
-    "nowhere": (401, "RepoNotFound"),
-    "rewound": (404, "RevisionNotFound"),
-}
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+from tests.hub import COMMIT, environment, serve
 
 
 def test_a_local_folder_is_copied_with_a_manifest(tiny_verifier, tmp_path):
@@ -47,56 +39,10 @@ def test_what_is_no_model_is_refused(tmp_path, source, revision, expected):
         fetch_verifier(source, revision, tmp_path)
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as a snapshot download asks for: one public and one gated repository."""
-
-    folder: Path
-
-    def do_HEAD(self):
-        self.do_GET(body=False)
-
-    def do_GET(self, body: bool = True):
-        for name, (status, code) in REFUSALS.items():
-            if f"/{name}" in self.path:
-                self._answer(status, b"{}", {"X-Error-Code": code}, body)
-                return
-        if "/tree/" in self.path:
-            files = [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0"}
-                     for path in self.folder.iterdir()]  # fmt: skip
-            self._answer(200, json.dumps(files).encode(), {}, body)
-            return
-        if self.path.startswith("/api/models/"):
-            siblings = [{"rfilename": path.name} for path in self.folder.iterdir()]
-            info = {"id": "org/open", "sha": COMMIT, "siblings": siblings, "private": False,
-                    "tags": [], "downloads": 0, "likes": 0}  # fmt: skip
-            self._answer(200, json.dumps(info).encode(), {}, body)
-            return
-        path = self.folder / self.path.split("/")[-1]
-        if not path.is_file():
-            self._answer(404, b"{}", {"X-Error-Code": "EntryNotFound"}, body)
-            return
-        headers = {"ETag": f'"{sha256_of_file(path)}"', "X-Repo-Commit": COMMIT}
-        self._answer(200, path.read_bytes(), headers, body)
-
-    def _answer(self, status: int, content: bytes, headers: dict, body: bool):
-        self.send_response(status)
-        for name, value in ({"Content-Length": str(len(content))} | headers).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(content)
-
-    def log_message(self, *_arguments):
-        pass
-
-
 @pytest.fixture(scope="module")
 def hub(tiny_verifier):
-    handler = type("TinyHub", (Hub,), {"folder": tiny_verifier})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
+    with serve(tiny_verifier) as address:
+        yield address
 
 
 FETCH = """
@@ -109,14 +55,22 @@ with one_clear_message():
 """
 
 
-def fetch(hub: str, name: str, folder: Path, **environment: str):
-    """In a process of its own: the hub's address is read at import."""
+FETCH_DRAFT = """
+import sys
+from pathlib import Path
+from eagle.errors import one_clear_message
+from eagle.hub import fetch_draft
+with one_clear_message():
+    fetch_draft(sys.argv[1], sys.argv[2], "pickled" in sys.argv[1], Path(sys.argv[3]))
+"""
+
+
+def fetch(hub: str, name: str, folder: Path, program: str = FETCH, **more: str):
     folder.mkdir()
-    quiet = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     return subprocess.run(
-        [sys.executable, "-c", FETCH, f"hub:org/{name}", COMMIT, str(folder)],
+        [sys.executable, "-c", program, f"hub:org/{name}", COMMIT, str(folder)],
         cwd=ROOT,
-        env={"HF_ENDPOINT": hub, "HOME": str(folder.parent), "PATH": ""} | quiet | environment,
+        env=environment(hub, folder.parent, **more),
         capture_output=True,
         text=True,
         timeout=120,
@@ -133,7 +87,7 @@ def test_the_hub_serves_a_verifier(hub, tiny_verifier, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "environment", "expected"),
+    ("name", "more", "expected"),
     [
         ("gated", {}, "is gated; ask for access at .*/org/gated, then export HF_TOKEN="),
         ("nowhere", {}, "no such repository, or a private one"),
@@ -147,10 +101,34 @@ def test_the_hub_serves_a_verifier(hub, tiny_verifier, tmp_path):
         ("open", {"HF_HUB_OFFLINE": "1"}, "cannot be reached"),
     ],
 )
-def test_the_hubs_refusals_say_what_to_do(hub, tmp_path, name, environment, expected):
-    finished = fetch(hub, name, tmp_path / "v", **environment)
+def test_the_hubs_refusals_say_what_to_do(hub, tmp_path, name, more, expected):
+    finished = fetch(hub, name, tmp_path / "v", **more)
     assert finished.returncode == 1
     message = finished.stderr.strip().splitlines()[-1]
     assert message.startswith("error: verifier.source = hub:org/")
     assert re.search(expected, message), finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("draft", {"config.json", "model.safetensors"}),
+        ("pickled", {"config.json", "model.safetensors", "pytorch_model.bin"}),
+    ],
+)
+def test_the_hub_serves_a_draft_and_a_pickle_only_when_asked(tmp_path, name, expected):
+    published = tmp_path / "published"
+    published.mkdir()
+    for file in ("config.json", "model.safetensors", "pytorch_model.bin", "modeling_custom.py"):
+        (published / file).write_text(file)
+    with serve(published) as hub:
+        finished = fetch(hub, name, tmp_path / "draft", FETCH_DRAFT)
+    assert finished.returncode == 0, finished.stderr
+    assert {path.name for path in (tmp_path / "draft").iterdir()} == expected
+
+
+def test_a_draft_that_the_hub_does_not_give(hub, tmp_path):
+    finished = fetch(hub, "gated", tmp_path / "draft", FETCH_DRAFT)
+    assert finished.returncode == 1
+    assert "error: hub:org/gated: the repository is gated; ask for access at" in finished.stderr

@@ -1,0 +1,86 @@
+"""The paper's own numbers (EAGLE-1, arXiv 2401.15077v3) beside the measured ones."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from eagle.files import read_json
+
+PAPER = Path(__file__).parents[1] / "resources" / "paper.json"
+QUESTIONS = 80
+"""Of each bench; on MT-bench both turns."""
+
+
+@dataclass
+class Beside:
+    """A row of the paper beside a measured one."""
+
+    model: str
+    rows: list[dict]
+    """measure, paper, measured; a value that one side lacks is None."""
+    differences: list[str]
+    """What differs in the setup."""
+
+
+def beside(verifier_source: str, settings: dict, metrics: dict, details: dict) -> Beside | None:
+    """The paper's row for this verifier, bench and temperature; None where it has none.
+
+    Args:
+        verifier_source: as in params.yaml; models from the hub are known by name.
+        settings: the section `evaluate` of params.yaml.
+        metrics, details: what results/evaluate holds.
+    """
+    model = next(
+        (m for m in read_json(PAPER)["models"] if verifier_source == f"hub:{m['hub']}"), None
+    )
+    temperature = f"{settings['temperature']:g}"
+    row = model and model["benches"].get(settings["bench"], {}).get(temperature)
+    if not row:
+        return None
+    rows = [
+        {
+            "measure": "τ (mean of the prompts' new tokens a step)",
+            "paper": row["tau"],
+            "measured": details["other_tau"]["mean_new_over_steps"],
+        },
+        {
+            "measure": "τ of a chain (here pooled)",
+            "paper": row.get("chain_tau"),
+            "measured": metrics["tau"],
+        },
+        {"measure": "speed-up", "paper": row["speedup"], "measured": metrics["speedup"]},
+    ] + [
+        {"measure": f"α{n}", "paper": alpha, "measured": metrics[f"alpha_{n}"]}
+        for n, alpha in enumerate(row["alpha"])
+    ]
+    return Beside(
+        model["name"], rows, _differences(settings, details["draft_length"], bool(row["alpha"]))
+    )
+
+
+def _differences(settings: dict, draft_length: int, alphas: bool) -> list[str]:
+    found = [
+        f"the paper drafts a tree of 25 nodes, here a chain of {draft_length}"
+        + ("; acceptance by position is a chain's in both" if alphas else "")
+    ]
+    if settings["bench"] != "mt_bench":
+        found.append(
+            f"the paper asks {QUESTIONS} questions of its own choice, here "
+            f"{settings['questions']} spread over the whole set"
+        )
+    elif settings["questions"] < QUESTIONS:
+        found.append(f"{settings['questions']} of the {QUESTIONS} questions are asked")
+    if settings["dtype"] != "float16":
+        found.append(f"{settings['dtype']} in place of float16")
+    if settings["draft_vocabulary"] is not None:
+        found.append(
+            f"the {settings['draft_vocabulary']:,} most frequent tokens can be drafted, in the "
+            "paper all"
+        )
+    if settings["top_p"] < 1 or settings["top_k"] is not None:
+        found.append(f"tokens drawn with top-p {settings['top_p']:g}, top-k {settings['top_k']}")
+    found.append("speed-up depends on the machine, and the paper does not name its own")
+    found.append(
+        f"replies of up to {settings['maximum_new_tokens']:,} tokens, in the official evaluation "
+        "up to 1,024"
+    )
+    return found

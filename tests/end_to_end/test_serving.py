@@ -1,0 +1,38 @@
+"""tools/serve_check.py sees a draft that the engine does not run as we do."""
+
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.conftest import ROOT
+from tools.serve_check import (
+    EXPORT,
+    acceptance_rows,
+    engine_answers,
+    first_turns,
+    our_answers,
+)
+
+ENGINE = ROOT / ".venv-vllm/bin/python"
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not ENGINE.is_file(), reason="`make serve-check` installs the engine")
+def test_embedding_and_feature_exchanged_in_the_engines_copy_are_seen(tmp_path):
+    wrong = tmp_path / "vllm"
+    shutil.copytree(EXPORT / "vllm", wrong)
+    weights = load_file(wrong / "model.safetensors")
+    embedding, feature = weights["fc.weight"].chunk(2, dim=1)
+    weights["fc.weight"] = torch.cat([feature, embedding], dim=1)
+    save_file(weights, wrong / "model.safetensors", metadata={"format": "pt"})
+    prompts = first_turns("resources/bench/default.jsonl")[:4]
+    rows = acceptance_rows(
+        "float32",
+        our_answers(EXPORT / "official", prompts, "float32"),
+        engine_answers(ENGINE, wrong, prompts, "float32")["answers"],
+    )
+    assert not rows[0]["inside"]
+    assert rows[0]["engine"] < rows[0]["ours"]

@@ -1,0 +1,79 @@
+"""A hub on this machine that the real hub client talks to."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from eagle.files import sha256_of_file
+
+REFUSALS = {
+    "gated": (403, "GatedRepo"),
+    "nowhere": (401, "RepoNotFound"),
+    "rewound": (404, "RevisionNotFound"),
+}
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as downloads ask for: every repository holds the folder's files, except
+    those named in REFUSALS."""
+
+    folder: Path
+
+    def do_HEAD(self):
+        self.do_GET(body=False)
+
+    def do_GET(self, body: bool = True):
+        for name, (status, code) in REFUSALS.items():
+            if f"/{name}" in self.path:
+                self._answer(status, b"{}", {"X-Error-Code": code}, body)
+                return
+        if "/tree/" in self.path:
+            files = [{"type": "file", "path": path.name, "size": path.stat().st_size, "oid": "0"}
+                     for path in self.folder.iterdir()]  # fmt: skip
+            self._answer(200, json.dumps(files).encode(), {}, body)
+            return
+        if self.path.startswith("/api/models/"):
+            siblings = [{"rfilename": path.name} for path in self.folder.iterdir()]
+            info = {"id": "org/open", "sha": COMMIT, "siblings": siblings, "private": False,
+                    "tags": [], "downloads": 0, "likes": 0}  # fmt: skip
+            self._answer(200, json.dumps(info).encode(), {}, body)
+            return
+        revision, _, name = self.path.partition("/resolve/")[2].partition("/")
+        path = self.folder / name
+        if not path.is_file():
+            self._answer(404, b"{}", {"X-Error-Code": "EntryNotFound"}, body)
+            return
+        headers = {"ETag": f'"{sha256_of_file(path)}"', "X-Repo-Commit": revision}
+        self._answer(200, path.read_bytes(), headers, body)
+
+    def _answer(self, status: int, content: bytes, headers: dict, body: bool):
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(content))} | headers).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_arguments):
+        pass
+
+
+@contextmanager
+def serve(folder: Path, handler: type[Hub] = Hub) -> Iterator[str]:
+    """The address of a hub whose repositories hold the files of `folder`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (handler,), {"folder": folder}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+
+
+def environment(address: str, home: Path, **more: str) -> dict[str, str]:
+    """Of a process whose hub client talks to `address` alone; it is read at import."""
+    quiet = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    return {"HF_ENDPOINT": address, "HOME": str(home), "PATH": ""} | quiet | more

@@ -1,0 +1,74 @@
+"""Measure a published EAGLE-1 draft with the same tool as one's own.
+
+    python -m tools.measure_draft hub:OWNER/NAME --revision COMMIT --allow-pickle
+    python -m tools.measure_draft path:FOLDER
+
+The draft is in the official layout (SafeAILab/EAGLE) and belongs to the verifier of params.yaml.
+What `evaluate` reads besides the draft must be there: `dvc repro tokenize_dataset`; nothing is
+trained. The draft comes to models/imported/NAME, the results to results/imported/NAME; a table
+sets them beside those of one's own draft, when there are any. `evaluate` in params.yaml says how
+to measure; engines draft from all tokens (evaluate.draft_vocabulary: null).
+"""
+
+import argparse
+import re
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from eagle.errors import InputError, one_clear_message
+from eagle.export import export, read_published
+from eagle.files import read_json, sha256_of_folder, whole_folder, write_json
+from eagle.hub import fetch_draft
+from scripts.evaluate import RESULTS, VERIFIER, measure
+
+DRAFTS = Path("models/imported")
+MEASURED = Path("results/imported")
+
+
+def import_draft(source: str, revision: str | None, allow_pickle: bool) -> Path:
+    """Put a published draft into models/imported, as safetensors with a complete config.
+
+    Raises:
+        InputError: it cannot be had or read, or belongs to another verifier.
+    """
+    if not re.match("(path|hub):.", source):
+        raise InputError(f"{source}: name the draft as path:FOLDER or hub:OWNER/NAME")
+    if source.startswith("hub:") and not re.fullmatch("[0-9a-f]{40}", revision or ""):
+        raise InputError(f"{source}: a hub draft needs --revision, the 40-character commit")
+    target = DRAFTS / Path(source.partition(":")[2]).name
+    with tempfile.TemporaryDirectory() as fetched, whole_folder(target) as folder:
+        published = fetch_draft(source, revision, allow_pickle, Path(fetched))
+        export(read_published(published, VERIFIER, allow_pickle), VERIFIER, "official", folder)
+        origin = {
+            "source": source,
+            "revision": revision,
+            "published_sha256": sha256_of_folder(published),
+        }
+        write_json(folder / "manifest.json", origin)
+    return target
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.measure_draft")
+    parser.add_argument("source", help="path:FOLDER or hub:OWNER/NAME")
+    parser.add_argument("--revision", help="hub: the 40-character commit")
+    parser.add_argument(
+        "--allow-pickle", action="store_true", help="read pytorch_model.bin, its tensors only"
+    )
+    asked = parser.parse_args()
+    draft = import_draft(asked.source, asked.revision, asked.allow_pickle)
+    measured = measure(draft, MEASURED / draft.name)
+    own = RESULTS / "metrics.json"
+    ours = read_json(own) if own.is_file() else {}
+    table = Table("measure", draft.name, "your own draft")
+    for name, value in measured.items():
+        table.add_row(name, str(value), str(ours.get(name, "")))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    with one_clear_message():
+        main()

@@ -1,0 +1,211 @@
+"""Hold the exported draft in a real engine against our own chain, on the same prompts.
+
+    make serve-check                                # vLLM for CPUs, installed in .venv-vllm
+    make serve-check ENGINE_PYTHON=/…/bin/python    # an environment that has vLLM, as on a GPU
+
+The engine loads models/export/vllm and drafts from all tokens, and so does our chain here. The
+share of steps in which at least the first n drafted tokens stood must lie in the 95% interval
+(bootstrap over prompts) of our chain's, in float32 and in bfloat16; in float32 the texts must be
+the same up to proven ties (eagle/lossless.py). Writes benchmarks/results/serve_check.json; a
+disagreement ends with exit code 1.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from eagle.bench import read_bench
+from eagle.checkpoint import load_draft
+from eagle.config import load_params
+from eagle.decoding import Generation, chain
+from eagle.draft import check_fit
+from eagle.errors import InputError, one_clear_message
+from eagle.files import sha256_of_folder, write_json
+from eagle.lossless import compare
+from eagle.metrics import bootstrap_interval
+from eagle.provenance import provenance
+from eagle.template import load_template
+from eagle.verifier import Verifier, load_tokenizer
+
+VERIFIER = Path("resources/verifier")
+EXPORT = Path("models/export")
+TEMPLATE = Path("results/template/chat_template.jinja")
+RESULT = Path("benchmarks/results/serve_check.json")
+PROGRAM = Path("tools/vllm_decode.py")
+PROMPTS, NEW_TOKENS, DRAFT_LENGTH = 12, 48, 5
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",  # GB; by default half of the machine's memory
+}
+
+
+def main(engine_python: Path) -> int:
+    started = time.monotonic()
+    params = load_params()
+    prompts = first_turns(params.evaluate.bench)
+    answers, rows, comparisons = {}, [], []
+    for dtype in ("float32", "bfloat16"):
+        answers = engine_answers(engine_python, EXPORT / "vllm", prompts, dtype)
+        ours = our_answers(EXPORT / "official", prompts, dtype)
+        rows += acceptance_rows(dtype, ours, answers["answers"])
+        if dtype == "float32":
+            comparisons = compare(
+                lambda: Verifier.load(VERIFIER, torch.float64, torch.device("cpu")),
+                prompts,
+                [answer["token_ids"] for answer in answers["answers"]],
+                [answer["token_ids"] for answer in ours],
+            )
+    texts = {
+        "prompts": len(comparisons),
+        "identical": sum(comparison.identical for comparison in comparisons),
+        "ties": sum(not one.identical and one.lossless() for one in comparisons),
+    }
+    agree = all(row["inside"] for row in rows) and all(one.lossless() for one in comparisons)
+    settings = {
+        "bench": params.evaluate.bench, "prompts": len(prompts), "new_tokens": NEW_TOKENS,
+        "draft_length": DRAFT_LENGTH,
+    }  # fmt: skip
+    inputs = {
+        "verifier": sha256_of_folder(VERIFIER),
+        "draft_in_the_engine": sha256_of_folder(EXPORT / "vllm"),
+        "draft_in_our_chain": sha256_of_folder(EXPORT / "official"),
+    }
+    result = {
+        "engine": answers["engine"],
+        "agree": agree,
+        "acceptance": rows,
+        "texts_float32": texts,
+        "provenance": provenance(settings, inputs, time.monotonic() - started),
+    }
+    write_json(RESULT, result)
+    _print(result)
+    return 0 if agree else 1
+
+
+def engine_answers(python: Path, draft: Path, prompts: list[list[int]], dtype: str) -> dict:
+    """What tools/vllm_decode.py says, run by the environment that has the engine.
+
+    Raises:
+        InputError: no such interpreter, or the engine failed; its own message stands above.
+    """
+    job = {
+        "verifier": str(VERIFIER.resolve()),
+        "draft": str(draft.resolve()),
+        "dtype": dtype,
+        "prompts": prompts,
+        "maximum_new_tokens": NEW_TOKENS,
+        "draft_length": DRAFT_LENGTH,
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        job_file, answer_file = Path(folder, "job.json"), Path(folder, "answer.json")
+        write_json(job_file, job)
+        print(f"serve_check: {dtype}, {len(prompts)} prompts in the engine", flush=True)
+        try:
+            run = subprocess.run(
+                [str(python), str(PROGRAM), str(job_file), str(answer_file)],
+                env=os.environ | QUIET, capture_output=True, text=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise InputError(
+                f"{python}: cannot be run ({error.strerror}); `make serve-check` installs vLLM, "
+                "ENGINE_PYTHON names an interpreter that has it"
+            ) from None
+        if run.returncode or not answer_file.is_file():
+            print(run.stdout[-4000:] + run.stderr[-4000:], file=sys.stderr)
+            raise InputError(
+                f"the engine ended with exit code {run.returncode}; what it said stands above"
+            )
+        return json.loads(answer_file.read_text())
+
+
+def our_answers(draft_folder: Path, prompts: list[list[int]], dtype: str) -> list[dict]:
+    """The same of our chain, in tools/vllm_decode.py's form."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    verifier = Verifier.load(VERIFIER, getattr(torch, dtype), device)
+    draft = load_draft(draft_folder).to(device).cast(getattr(torch, dtype))
+    check_fit(draft.config, verifier.config, str(draft_folder))
+    print(f"serve_check: {dtype}, {len(prompts)} prompts in our chain", flush=True)
+    return [counted(chain(verifier, draft, prompt, NEW_TOKENS, DRAFT_LENGTH)) for prompt in prompts]
+
+
+def acceptance_rows(dtype: str, ours: list[dict], engine: list[dict]) -> list[dict]:
+    """Position by position: both shares, our interval, and whether the engine's lies in it."""
+    rows = []
+    for position in range(DRAFT_LENGTH):
+
+        def share(answers: list[dict], position: int = position) -> float:
+            accepted = sum(answer["accepted"][position] for answer in answers)
+            return accepted / sum(answer["drafts"] for answer in answers)
+
+        drafted = [answer for answer in ours if answer["drafts"]]
+        low, high = bootstrap_interval(share, drafted, seed=0)
+        rows.append(
+            {
+                "dtype": dtype,
+                "position": position + 1,
+                "ours": share(ours),
+                "ours_95": [low, high],
+                "engine": share(engine),
+                "inside": low <= share(engine) <= high,
+            }
+        )
+    return rows
+
+
+def counted(generation: Generation) -> dict:
+    return {
+        "token_ids": generation.token_ids,
+        "drafts": len(generation.accepted),
+        "accepted": [
+            sum(count > position for count in generation.accepted)
+            for position in range(DRAFT_LENGTH)
+        ],
+    }
+
+
+def first_turns(bench: str) -> list[list[int]]:
+    """Token ids of the first turns of some of the bench's questions."""
+    tokenizer = load_tokenizer(VERIFIER)
+    template = load_template(str(TEMPLATE), tokenizer)
+    return [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": question["turns"][0]}],
+            chat_template=template, add_generation_prompt=True, return_dict=True,
+        )["input_ids"]
+        for question in read_bench(bench, PROMPTS)
+    ]  # fmt: skip
+
+
+def _print(result: dict) -> None:
+    table = Table(
+        "precision", "drafted tokens that stood", "our chain", "95%", result["engine"], ""
+    )
+    for row in result["acceptance"]:
+        low, high = row["ours_95"]
+        table.add_row(
+            row["dtype"], f"at least {row['position']}", f"{row['ours']:.3f}",
+            f"{low:.3f}–{high:.3f}", f"{row['engine']:.3f}", "" if row["inside"] else "OUTSIDE",
+        )  # fmt: skip
+    Console().print(table)
+    texts = result["texts_float32"]
+    print(
+        f"float32 texts: {texts['identical']} of {texts['prompts']} identical, {texts['ties']} "
+        f"differ at a proven tie. {'The engine agrees.' if result['agree'] else 'DISAGREEMENT.'} "
+        f"Wrote {RESULT}"
+    )
+
+
+if __name__ == "__main__":
+    with one_clear_message():
+        if len(sys.argv) != 2:
+            raise InputError("name the engine's interpreter: python -m tools.serve_check PYTHON")
+        sys.exit(main(Path(sys.argv[1])))
