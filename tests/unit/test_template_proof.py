@@ -275,6 +275,10 @@ def test_markers_are_put_into_whatever_ends_its_replies(own):
     assert said == ["the cat<|im_end|>"]
 
 
+SPACE_WITHIN = "{% generation %}{{ ' ' + "
+SPACE_BEFORE = "{{ ' ' }}{% generation %}{{ "
+
+
 def test_the_verifiers_own_marked_template_is_used_as_it_is():
     tokenizer = make_tokenizer(MARKED)
     chosen = choose_template(None, tokenizer, [tokenizer.eos_token_id])
@@ -282,17 +286,15 @@ def test_the_verifiers_own_marked_template_is_used_as_it_is():
     page = json.loads(
         (ROOT / "resources/example_chat_template_with_generation_keyword.json").read_text()
     )["chat_template"]
-    tokenizer, stop = tokenizer_of(page, "</s>")
-    chosen = choose_template(None, tokenizer, stop)
-    assert chosen.text == page
-    # the space before a reply stands outside its markers, which the report shows: here it joins
-    # letters, as it does in serving, but is a token of its own before other signs
-    odd = [{"id": 7, "messages": [EXCHANGE[0], {"role": "assistant", "content": "你好"}]}]
-    report = validate(tokenizer, chosen, odd, stop, 10**6)
-    assert report["replies_whose_white_space_joins_the_prompt"] == 1
-    family, _ = tokenizer_of(FAMILIES["llama2"][0], "</s>")
-    report = validate(family, choose_template(None, family, stop), odd, stop, 10**6)
-    assert report["replies_whose_white_space_joins_the_prompt"] == 0
+    for own, seams in ((page, 0), (page.replace(SPACE_WITHIN, SPACE_BEFORE), 1)):
+        tokenizer, stop = tokenizer_of(own, "</s>")
+        chosen = choose_template(None, tokenizer, stop)
+        assert chosen.text == own
+        # the space before a reply joins its letters in serving too; before other signs it is a
+        # token of its own, which the reply begins with, and which markers behind it leave out
+        odd = [{"id": 7, "messages": [EXCHANGE[0], {"role": "assistant", "content": "你好"}]}]
+        report = validate(tokenizer, chosen, odd, stop, 10**6)
+        assert report["replies_whose_white_space_joins_the_prompt"] == seams
 
 
 def test_a_verifier_without_a_usable_template_is_refused():
