@@ -93,21 +93,26 @@ class ShareGpt(ShareGptSelection):
 class Regenerate(Section):
     enabled: bool = False
     """Replace every assistant turn by what the verifier itself replies (paper, Table 6)."""
+    backend: Literal["transformers", "openai"] = "transformers"
+    """transformers: the verifier runs in the stage. openai: a server of the verifier with OpenAI's
+    API (vLLM, SGLang), at `machine.completion_server`."""
     temperature: float = Field(0.0, ge=0)
     """Sampling temperature; 0 is greedy."""
     maximum_new_tokens: int = Field(256, ge=1)
     """Longest reply, in tokens."""
     batch_size: int = Field(64, ge=1)
-    """Conversations answered side by side."""
+    """Conversations that the transformers backend answers side by side."""
     dtype: Dtype = "bfloat16"
-    """Precision of the verifier while it writes."""
+    """Precision of the verifier while the transformers backend writes."""
     seed: int = 0
-    """Seed of the sampling."""
+    """Seed of the sampling; each reply draws from its own, made of this, its id and its turn."""
 
 
 class Template(Section):
     file: str | None = "resources/chat_templates/smollm2.jinja"
-    """Jinja chat template with {% generation %} markers; null takes the verifier's own."""
+    """Jinja chat template with {% generation %} markers. Null: the verifier's own when it has them,
+    else the one of resources/chat_templates that renders alike, else the verifier's own with
+    markers put in."""
     sample: int = Field(200, ge=1)
     """Number of conversations on which mask and rendering are proven."""
 
@@ -253,6 +258,13 @@ class Machine(Section):
     """Updates between the states in runs/ from which an interrupted training goes on."""
     progress_seconds: float = Field(10.0, gt=0)
     """Seconds between progress lines where the output is not a terminal."""
+    completion_server: str = Field("http://localhost:8000/v1", pattern=r"^https?://")
+    """Address of the OpenAI-compatible server for `regenerate.backend: openai`; its key comes from
+    OPENAI_API_KEY."""
+    completion_requests: int = Field(64, ge=1)
+    """Requests under way at that server at a time."""
+    completion_seconds: float = Field(600.0, gt=0)
+    """Longest wait for one of its answers."""
 
 
 class Params(Section):

@@ -1,18 +1,24 @@
 """Where models and data come from: an installed package, a local folder, or the hub."""
 
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 from eagle.errors import InputError
-from eagle.files import sha256_of_file, write_json
+from eagle.files import read_json, sha256_of_file, write_json
 
+# Weights that cannot run code, and no code.
 MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*"]
+# Other formats of the same weights in subfolders, and Mistral's own beside transformers' layout.
+NOT_FETCHED = ["*/*", "consolidated*"]
 
 
 def fetch_verifier(source: str, revision: str | None, folder: Path) -> dict:
@@ -117,11 +123,47 @@ def _from_hub(name: str, revision: str | None, folder: Path) -> None:
 def _snapshot(
     name: str, revision: str | None, folder: Path, patterns: list[str], asked_by: str
 ) -> None:
+    """Put a snapshot's files into `folder`, each checked against the hub's checksum.
+
+    They go through the hub client's own cache, where finished files survive an interruption and
+    which is all there is with HF_HUB_OFFLINE=1.
+    """
     from huggingface_hub import snapshot_download
 
     with _hub_errors(name, asked_by):
-        snapshot_download(name, revision=revision, allow_patterns=patterns, local_dir=folder)
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the hub client's locks and etags
+        snapshot = Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=patterns, ignore_patterns=NOT_FETCHED
+            )
+        )
+    for path in sorted(snapshot.iterdir()):  # may hold files that others fetched
+        if any(fnmatch(path.name, pattern) for pattern in patterns):
+            _check_against_the_hub(path, asked_by)
+            shutil.copyfile(path, folder / path.name)
+
+
+def _check_against_the_hub(path: Path, asked_by: str) -> None:
+    """Hold a file of the hub client's cache against the checksum that the hub gave for it, which
+    the client keeps as the name of the file that `path` links to: the SHA-256 of a large file,
+    git's hash of a small one."""
+    blob = path.readlink()
+    if re.fullmatch("[0-9a-f]{64}", blob.name):
+        found = sha256_of_file(path)
+    elif re.fullmatch("[0-9a-f]{40}", blob.name):
+        content = path.read_bytes()
+        found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+    else:
+        raise InputError(
+            f"{asked_by}: {path.name}: the hub gave {blob.name!r} where its checksum is expected; "
+            "a mirror must pass on the hub's ETag (HF_ENDPOINT)"
+        )
+    if found != blob.name:
+        (path.parent / blob).unlink()
+        path.unlink()
+        raise InputError(
+            f"{asked_by}: {path.name} is not what the hub holds (checksum {found[:12]}, the hub's "
+            f"{blob.name[:12]}); it is deleted: run this again to get it anew"
+        )
 
 
 def _from_package(name: str, revision: str | None, folder: Path) -> None:
@@ -184,8 +226,17 @@ def _check_model_folder(folder: Path, source: str) -> None:
     if missing:
         raise InputError(
             f"verifier.source = {source}: not a model in transformers layout: "
-            f"{', '.join(missing)} missing; found {', '.join(sorted(names)[:10]) or 'no files'}"
+            f"{', '.join(missing)} missing; found {', '.join(sorted(names)[:10]) or 'no files'}. "
+            "Pickled weights (*.bin), which can run code, are not taken: choose a commit that has "
+            "safetensors, or convert them and give path:FOLDER"
         )
+    for index in folder.glob("*.safetensors.index.json"):
+        absent = sorted(set(read_json(index)["weight_map"].values()) - names)
+        if absent:
+            raise InputError(
+                f"verifier.source = {source}: {index.name} names {', '.join(absent)}, which "
+                f"{'is' if len(absent) == 1 else 'are'} missing; get the whole model"
+            )
 
 
 @contextmanager
@@ -221,10 +272,15 @@ def _hub_errors(repository: str, where: str) -> Iterator[None]:
         if status not in (401, 403):
             raise _unreachable(where, endpoint, error) from None
         raise InputError(
-            f"{where}: refused ({status}); export HF_TOKEN=<a token that may write there>"
+            f"{where}: refused ({status}); export HF_TOKEN=<a valid token with that right>"
         ) from None
     except errors.HTTPError as error:  # the client library's own: refused, timed out
         raise _unreachable(where, endpoint, error) from None
+    except OSError as error:  # cut off without a word, or the disk is full
+        raise InputError(
+            f"{where}: the download broke off ({' '.join(str(error).split())[:200]}); run this "
+            "again: files that were finished are kept"
+        ) from None
 
 
 def _unreachable(where: str, endpoint: str, error: Exception) -> InputError:

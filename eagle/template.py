@@ -1,5 +1,9 @@
-"""The chat template that marks what the assistant says, and the proof that it does."""
+"""The chat template: text that marks what the assistant says, rendered within bounds."""
 
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,28 +14,15 @@ from eagle.errors import InputError
 
 MARKER = "{% generation %}"
 
-# What breaks templates in practice: system turns, several turns, edges of white space, unicode,
-# code fences, text that looks like special tokens.
-PROBES: list[list[dict]] = [
-    [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi there."}],
-    [
-        {"role": "system", "content": "Answer briefly."},
-        {"role": "user", "content": "One?"},
-        {"role": "assistant", "content": "1"},
-        {"role": "user", "content": "Two?"},
-        {"role": "assistant", "content": "2"},
-    ],
-    [{"role": "user", "content": "Grüße 🙂 你好"}, {"role": "assistant", "content": "¡Olé! 🙂"}],
-    [
-        {"role": "user", "content": "Show code"},
-        {"role": "assistant", "content": "```python\nprint('{{ x }}')\n```"},
-    ],
-    [{"role": "user", "content": " edges\n"}, {"role": "assistant", "content": "a  b\n\nc"}],
-    [
-        {"role": "user", "content": "What is <|endoftext|> or </s>?"},
-        {"role": "assistant", "content": "Markers."},
-    ],
-]
+# A template is a program that came with a model. One rendering takes about a millisecond and adds
+# a few thousand characters; what goes beyond these bounds is broken or hostile.
+RENDER_SECONDS = 10
+RENDER_BYTES = 2**30
+ADDED_CHARACTERS = 10**6
+
+
+class Refused(InputError):
+    """The template itself raised an error: it does not take such a conversation."""
 
 
 @dataclass
@@ -44,28 +35,87 @@ class Encoded:
     """Tokens beyond the maximum length, left out."""
 
 
-def load_template(file: str | None, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template text: the file's, or the tokenizer's own when `file` is None.
+def load_template(file: str, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of a template file with generation markers, after a first bounded rendering.
 
     Raises:
-        InputError: no such file, no template at all, or one without generation markers.
+        InputError: no such file, not Jinja, without generation markers, or beyond the bounds.
     """
-    if file is None:
-        template, where = tokenizer.chat_template, "the verifier's own chat template"
-    else:
-        path, where = Path(file), file
-        if not path.is_file():
-            raise InputError(f"template.file = {file}: there is no such file")
-        # as transformers reads a .jinja file: the newline that ends the file is not output
-        template = path.read_text(encoding="utf-8").removesuffix("\n")
-    # the markers may be written with white-space control: {%- generation -%}
-    if template is None or not {"generation", "endgeneration"} <= _statements(template, where):
+    path = Path(file)
+    if not path.is_file():
+        raise InputError(f"template.file = {file}: there is no such file")
+    # as transformers reads a .jinja file: the newline that ends the file is not output
+    template = path.read_text(encoding="utf-8").removesuffix("\n")
+    if not is_marked(template, file):
         raise InputError(
-            f"{where}: no {MARKER} … {{% endgeneration %}} around the assistant's reply, so the "
+            f"{file}: no {MARKER} … {{% endgeneration %}} around the assistant's reply, so the "
             "loss mask would be all zero; set template.file to a marked template "
-            "(resources/chat_templates has examples)"
+            "(resources/chat_templates has examples), or to null to have one found"
         )
+    render(tokenizer, template, [{"role": "user", "content": "Hello"}], True)
     return template
+
+
+def own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The chat template that the verifier ships, which is what serving renders."""
+    own = tokenizer.chat_template
+    return own.get("default") if isinstance(own, dict) else own
+
+
+def is_marked(template: str, where: str) -> bool:
+    """Whether the template has generation markers, with white-space control or without.
+
+    Raises:
+        InputError: not Jinja.
+    """
+    try:
+        tokens = list(jinja2.Environment().lex(template))
+    except jinja2.TemplateSyntaxError as error:
+        raise InputError(f"{where}, line {error.lineno}: not valid Jinja: {error}") from None
+    statements, opened = set(), False
+    for _line, kind, text in tokens:
+        if kind == "block_begin":
+            opened = True
+        elif opened and kind == "name":
+            statements.add(text)
+            opened = False
+    return {"generation", "endgeneration"} <= statements
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    messages: list[dict],
+    add_generation_prompt: bool,
+) -> str:
+    """The text of a conversation, rendered in transformers' sandbox.
+
+    Raises:
+        Refused: the template raises an error for these messages.
+        InputError: it takes too long, too much memory, or writes too much.
+    """
+    try:
+        with _time_bound(), _memory_bound():
+            text = tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+            )
+    except InputError:
+        raise
+    except MemoryError:
+        raise InputError(
+            f"the chat template takes more than {RENDER_BYTES:,} bytes to render one conversation"
+        ) from None
+    except Exception as error:  # a template is a program: whatever it raises is its refusal
+        raise _refusal(error) from None
+    if len(text) > sum(len(message["content"]) for message in messages) + ADDED_CHARACTERS:
+        raise InputError(
+            f"the chat template renders {len(text):,} characters, more than {ADDED_CHARACTERS:,} "
+            "beyond what the conversation itself holds"
+        )
+    return text
 
 
 def encode(
@@ -74,138 +124,60 @@ def encode(
     """Token ids and loss mask of a conversation, cut at `maximum_length` tokens.
 
     Raises:
-        InputError: the template cannot render these messages.
+        InputError: the template cannot render these messages, or not in time.
     """
     try:
-        encoded = tokenizer.apply_chat_template(
-            messages, chat_template=template, return_dict=True, return_assistant_tokens_mask=True
-        )
-    except jinja2.TemplateError as error:
-        raise InputError(f"the chat template cannot render a conversation: {error}") from None
+        with _time_bound():
+            encoded = tokenizer.apply_chat_template(
+                messages,
+                chat_template=template,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+            )
+    except InputError:
+        raise
+    except Exception as error:  # as in `render`
+        raise _refusal(error) from None
     token_ids, mask = encoded["input_ids"], encoded["assistant_masks"]
     return Encoded(
         token_ids[:maximum_length], mask[:maximum_length], max(0, len(token_ids) - maximum_length)
     )
 
 
-def validate(
-    tokenizer: PreTrainedTokenizerBase,
-    template: str,
-    conversations: list[dict],
-    stop_token_ids: list[int],
-) -> dict:
-    """Prove on probes and on real conversations that template and mask are right.
-
-    (a) where the verifier has a template of its own, both render the same text, with and without
-    the generation prompt; (b) the mask covers each assistant reply with its stop token and
-    nothing else.
-
-    Returns:
-        A report: counts, and the first conversation coloured for show.
-
-    Raises:
-        InputError: the first conversation for which (a) or (b) does not hold, with what differs.
-    """
-    own = tokenizer.chat_template
-    masked = total = 0
-    for number, messages in enumerate(PROBES + [row["messages"] for row in conversations]):
-        where = f"probe {number}" if number < len(PROBES) else (
-            f"conversation {conversations[number - len(PROBES)]['id']}"
-        )  # fmt: skip
-        if own is not None:
-            _same_rendering(tokenizer, template, own, messages, where)
-        encoded = encode(tokenizer, template, messages, maximum_length=10**9)
-        _mask_is_the_replies(tokenizer, encoded, messages, stop_token_ids, where)
-        masked += sum(encoded.loss_mask)
-        total += len(encoded.token_ids)
-    return {
-        "conversations": len(conversations),
-        "probes": len(PROBES),
-        "renders_like_the_verifiers_own": own is not None,
-        "tokens": total,
-        "assistant_tokens": masked,
-        "mask_share": round(masked / total, 4),
-        "eos_is_pad": tokenizer.pad_token_id == tokenizer.eos_token_id,
-    }
+def _refusal(error: Exception) -> Refused:
+    name = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
+    return Refused(f"the chat template cannot render a conversation: {name}{error}")
 
 
-def spans(tokenizer: PreTrainedTokenizerBase, encoded: Encoded) -> list[dict]:
-    """The text of a conversation in runs of equal mask, for showing: {"text", "masked"}."""
-    return [{"text": tokenizer.decode(ids), "masked": bool(value)} for value, ids in _runs(encoded)]
+@contextmanager
+def _time_bound() -> Iterator[None]:
+    """Break off after RENDER_SECONDS. On the main thread, where the stages work."""
 
-
-def _statements(template: str, where: str) -> set[str]:
-    """Names of the template's {% statements %}."""
-    try:
-        tokens = list(jinja2.Environment().lex(template))
-    except jinja2.TemplateSyntaxError as error:
-        raise InputError(f"{where}, line {error.lineno}: not valid Jinja: {error}") from None
-    names, opened = set(), False
-    for _line, kind, text in tokens:
-        if kind == "block_begin":
-            opened = True
-        elif opened and kind == "name":
-            names.add(text)
-            opened = False
-    return names
-
-
-def _same_rendering(
-    tokenizer: PreTrainedTokenizerBase, template: str, own: str, messages: list[dict], where: str
-) -> None:
-    for prompt_only in (False, True):
-        shown = messages[:-1] if prompt_only else messages
-        ours, theirs = (
-            tokenizer.apply_chat_template(
-                shown, chat_template=text, tokenize=False, add_generation_prompt=prompt_only
-            )
-            for text in (template, own)
-        )
-        if ours != theirs:
-            at = next(
-                (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
-                min(len(ours), len(theirs)),
-            )
-            raise InputError(
-                f"{where}: the marked template renders {ours[at : at + 40]!r} at character {at} "
-                f"where the verifier's own renders {theirs[at : at + 40]!r}; serving would send "
-                "other tokens than training saw: correct template.file"
-            )
-
-
-def _mask_is_the_replies(
-    tokenizer: PreTrainedTokenizerBase,
-    encoded: Encoded,
-    messages: list[dict],
-    stop_token_ids: list[int],
-    where: str,
-) -> None:
-    replies = [message["content"] for message in messages if message["role"] == "assistant"]
-    marked = [ids for value, ids in _runs(encoded) if value]
-    if len(marked) != len(replies):
+    def overdue(*_signal) -> None:
         raise InputError(
-            f"{where}: the mask has {len(marked)} runs for {len(replies)} assistant replies; "
-            f"put {MARKER} … around the reply and its end token, and around nothing else"
+            f"the chat template was still rendering one conversation after {RENDER_SECONDS} s; "
+            "it loops for ever, or nearly"
         )
-    for reply, ids in zip(replies, marked, strict=True):
-        stops = [position for position, token in enumerate(ids) if token in stop_token_ids]
-        if not stops:
-            raise InputError(
-                f"{where}: the end token is outside the mask of the reply {reply[:40]!r}; "
-                "the draft would never learn where replies end"
-            )
-        text = tokenizer.decode(ids[: stops[-1]])
-        if text.strip() != reply.strip():
-            raise InputError(
-                f"{where}: the mask covers {text[:60]!r}, expected the reply {reply[:60]!r}"
-            )
+
+    handler = signal.signal(signal.SIGALRM, overdue)
+    timer = signal.setitimer(signal.ITIMER_REAL, RENDER_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
 
 
-def _runs(encoded: Encoded) -> list[tuple[int, list[int]]]:
-    """Neighbouring tokens of equal mask: (mask value, token ids)."""
-    runs: list[tuple[int, list[int]]] = []
-    for token, value in zip(encoded.token_ids, encoded.loss_mask, strict=True):
-        if not runs or runs[-1][0] != value:
-            runs.append((value, []))
-        runs[-1][1].append(token)
-    return runs
+@contextmanager
+def _memory_bound() -> Iterator[None]:
+    """Let the process grow by at most RENDER_BYTES."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    bounds = resource.getrlimit(resource.RLIMIT_AS)
+    allowed = pages * resource.getpagesize() + RENDER_BYTES
+    if bounds[0] != resource.RLIM_INFINITY:
+        allowed = min(allowed, bounds[0])
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, bounds[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, bounds)

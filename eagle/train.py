@@ -47,11 +47,16 @@ from eagle.loss import (  # noqa: E402
 )
 from eagle.provenance import provenance  # noqa: E402
 from eagle.sharegpt import read_conversations, split  # noqa: E402
-from eagle.template import load_template  # noqa: E402
+from eagle.template_proof import choose_template  # noqa: E402
 from eagle.tokens import TokenSet, read_manifest, tokenize  # noqa: E402
 from eagle.tracking import ClearML, Progress  # noqa: E402
 from eagle.trainer import Trainer  # noqa: E402
-from eagle.verifier import Verifier, load_tokenizer, tokenizer_hash  # noqa: E402
+from eagle.verifier import (  # noqa: E402
+    Verifier,
+    load_tokenizer,
+    stop_token_ids,
+    tokenizer_hash,
+)
 
 # Fields that cannot change the trained weights: paths are replaced by hashes of what they hold.
 NOT_IN_THE_RUN = {
@@ -191,7 +196,8 @@ def load_documents(
             )
         sets = [TokenSet.load(path / f"{name}.safetensors") for name in ("train", "validation")]
         return *(tokens.limited(length) for tokens in sets), sha256_of_folder(path)
-    template = load_template(None, tokenizer)
+    stop = stop_token_ids(command.verifier_model_path)
+    template = choose_template(None, tokenizer, stop).text
     sets = []
     for conversations in split(read_conversations(path), HELD_OUT):
         progress = Progress(

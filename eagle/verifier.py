@@ -6,6 +6,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, distributed, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -132,3 +133,16 @@ def stop_token_ids(folder: Path) -> list[int]:
         f"{folder}: neither generation_config.json nor config.json has an eos_token_id, so "
         "nothing tells where a reply ends; add it"
     )
+
+
+def context_of(folder: Path) -> int:
+    """Longest sequence the verifier was made for, in tokens.
+
+    Raises:
+        InputError: its configuration cannot be loaded.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: its configuration cannot be loaded: {error}") from None
+    return config.max_position_embeddings

@@ -6,46 +6,67 @@ from pathlib import Path
 
 import torch
 
-from eagle.config import load_params
+from eagle.completion_server import CompletionServer
+from eagle.config import Params, load_params
 from eagle.errors import one_clear_message
-from eagle.files import whole_folder, write_json_lines
-from eagle.replies import regenerate
+from eagle.files import sha256_of_file, whole_folder, write_json_lines
+from eagle.replies import Backend, Journal, TransformersBackend, regenerate
 from eagle.sharegpt import read_conversations
-from eagle.template import load_template
+from eagle.template_proof import choose_template
 from eagle.tracking import Progress, say_written
-from eagle.verifier import Verifier, load_tokenizer
+from eagle.verifier import Verifier, context_of, load_tokenizer, stop_token_ids
 
 VERIFIER = Path("resources/verifier")
 SHAREGPT = Path("resources/sharegpt")
 REPLIES = Path("resources/replies")
+RUNS = Path("runs")
 SPLITS = ("train.jsonl", "validation.jsonl")
 
 
 def main() -> None:
     started = time.monotonic()
     params = load_params()
-    with whole_folder(REPLIES) as folder:
-        if params.regenerate.enabled:
-            write_regenerated(folder, params)
-            note = f"replies by {params.verifier.source}"
-        else:
+    if not params.regenerate.enabled:
+        with whole_folder(REPLIES) as folder:
             for name in SPLITS:
                 shutil.copyfile(SHAREGPT / name, folder / name)
-            note = "replies as they were (regenerate.enabled is false)"
+        note = "replies as they were (regenerate.enabled is false)"
+    else:
+        note = write_regenerated(params)
     say_written("regenerate_replies", started, REPLIES, note=note)
 
 
-def write_regenerated(folder: Path, params) -> None:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def write_regenerated(params: Params) -> str:
+    """Write both splits, going on behind an interrupted run's replies; returns a note."""
+    settings = params.regenerate
     tokenizer = load_tokenizer(VERIFIER)
-    template = load_template(params.template.file, tokenizer)
-    verifier = Verifier.load(VERIFIER, getattr(torch, params.regenerate.dtype), device)
-    for name in SPLITS:
-        rows = read_conversations(SHAREGPT / name)
-        count = sum(m["role"] == "assistant" for row in rows for m in row["messages"])
-        with Progress(name, count, "replies", params.machine.progress_seconds) as progress:
-            answered = regenerate(rows, verifier, tokenizer, template, params.regenerate, progress)
-        write_json_lines(folder / name, answered)
+    template = choose_template(params.template.file, tokenizer, stop_token_ids(VERIFIER)).text
+    identity = [settings.model_dump_json(), template, sha256_of_file(VERIFIER / "manifest.json")]
+    backend: Backend
+    if settings.backend == "openai":
+        backend = CompletionServer(settings, params.machine, context_of(VERIFIER))
+    else:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        verifier = Verifier.load(VERIFIER, getattr(torch, settings.dtype), device)
+        backend = TransformersBackend(verifier, tokenizer, settings)
+    notes, journals = [], []
+    with whole_folder(REPLIES) as folder:
+        for name in SPLITS:
+            rows = read_conversations(SHAREGPT / name)
+            journal = Journal(RUNS, *identity, sha256_of_file(SHAREGPT / name))
+            count = sum(m["role"] == "assistant" for row in rows for m in row["messages"])
+            left = count - len(journal.replies)
+            with journal, Progress(name, left, "replies", params.machine.progress_seconds) as shown:
+                answered, counts = regenerate(
+                    rows, backend, tokenizer, template, settings, journal, shown
+                )
+            write_json_lines(folder / name, answered)
+            said = ", ".join(f"{value:,} {what}" for what, value in counts.items())
+            notes.append(f"{name}: {said.replace('_', ' ')}")
+            journals.append(journal)
+    for journal in journals:  # only now is nothing lost with them
+        journal.path.unlink()
+    return "; ".join(notes)
 
 
 if __name__ == "__main__":

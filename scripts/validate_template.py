@@ -8,7 +8,8 @@ from eagle.errors import one_clear_message
 from eagle.files import whole_folder, write_json, write_text
 from eagle.pages import render
 from eagle.sharegpt import read_conversations
-from eagle.template import encode, load_template, spans, validate
+from eagle.template import encode
+from eagle.template_proof import choose_template, spans, validate
 from eagle.tracking import say_written
 from eagle.verifier import load_tokenizer, stop_token_ids
 
@@ -22,17 +23,18 @@ def main() -> None:
     started = time.monotonic()
     params = load_params()
     tokenizer = load_tokenizer(VERIFIER)
-    template = load_template(params.template.file, tokenizer)
+    stop = stop_token_ids(VERIFIER)
+    chosen = choose_template(params.template.file, tokenizer, stop)
     rows = read_conversations(REPLIES)[: params.template.sample]
-    report = validate(tokenizer, template, rows, stop_token_ids(VERIFIER))
     length = params.tokens.maximum_model_length
+    report = validate(tokenizer, chosen, rows, stop, length)
+    encoded = [encode(tokenizer, chosen.text, row["messages"], length) for row in rows[:SHOWN]]
     shown = [
-        {"id": row["id"], "spans": spans(tokenizer, encode(tokenizer, template, messages, length))}
-        for row in rows[:SHOWN]
-        if (messages := row["messages"])
+        {"id": row["id"], "spans": spans(tokenizer, row_encoded)}
+        for row, row_encoded in zip(rows, encoded, strict=False)
     ]
     with whole_folder(TEMPLATE) as folder:
-        write_text(folder / "chat_template.jinja", template)
+        write_text(folder / "chat_template.jinja", chosen.text)
         write_json(folder / "report.json", report)
         write_text(
             folder / "report.html", render("template.html.jinja", report=report, shown=shown)

@@ -17,7 +17,7 @@ import torch
 from eagle.config import Regenerate
 from eagle.errors import one_clear_message
 from eagle.files import read_json, write_json_lines, write_text
-from eagle.replies import regenerate
+from eagle.replies import Journal, TransformersBackend, regenerate
 from eagle.sharegpt import ROLES
 from eagle.template import load_template
 from eagle.tracking import Progress
@@ -70,8 +70,10 @@ def main() -> None:
     template = load_template(TEMPLATE, tokenizer)
     verifier = Verifier.load(VERIFIER, torch.bfloat16, torch.device("cpu"))
     replies = sum(message["role"] == "assistant" for row in prompts for message in row["messages"])
-    with Progress("sample", replies, "replies") as progress:
-        replied = regenerate(prompts, verifier, tokenizer, template, SETTINGS, progress)
+    backend = TransformersBackend(verifier, tokenizer, SETTINGS)
+    journal = Journal(Path("runs"), SETTINGS.model_dump_json(), template, json.dumps(prompts))
+    with journal, Progress("sample", replies - len(journal.replies), "replies") as progress:
+        replied, _ = regenerate(prompts, backend, tokenizer, template, SETTINGS, journal, progress)
     kept |= {asked(row["messages"]): row["messages"] for row in replied}
     answered = [
         {"id": row["id"], "messages": kept[asked(row["messages"])]}
@@ -83,6 +85,7 @@ def main() -> None:
         lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in part_rows)
         write_text(SAMPLE / f"sample-{part + 1}.json", f"[\n{lines}\n]\n")
     write_json_lines(Path("resources/bench/default.jsonl"), bench_prompts())
+    journal.path.unlink()
     print(f"wrote {len(answered)} conversations to {SAMPLE}, {len(replied)} of them answered anew")
 
 

@@ -62,8 +62,7 @@ def test_conversations_that_cannot_be_used(project: Project, content, expected):
         ("verifier", {"source": "path:docker"}, "download_model", "not a model in transformers"),
         ("verifier", {"source": "package:llm-absent", "revision": "1"}, "download_model",
          "the package is not installed; run"),
-        ("template", {"file": None}, "validate_template",
-         "the verifier's own chat template: no {% generation %}"),
+        ("template", {"file": "absent.jinja"}, "validate_template", "there is no such file"),
         ("tokens", {"maximum_model_length": 3}, "tokenize_dataset",
          "has an assistant token within 3 tokens: nothing to learn from"),
         ("train", {"learning_rte": 1}, "train", "train.learning_rte = 1: unknown key"),
@@ -114,7 +113,7 @@ def test_flags_that_cannot_be_used(run, marked_verifier, messages_file, tmp_path
     assert re.search(expected, only_message(finished.stderr)), finished.stderr
 
 
-def test_data_of_another_tokenizer_or_without_markers_is_refused(
+def test_data_of_another_tokenizer_or_without_a_template_is_refused(
     run, project: Project, tiny_verifier, messages_file, tmp_path
 ):
     other = make_verifier(tmp_path / "other")
@@ -124,10 +123,9 @@ def test_data_of_another_tokenizer_or_without_markers_is_refused(
     tokens = project.folder / "resources/tokens"
     finished = run("python", *page_flags(other, tokens, tmp_path / "cp"), code=1)
     assert "was made with another tokenizer" in only_message(finished.stderr)
-    finished = run(*torchrun(), *page_flags(tiny_verifier, messages_file, tmp_path / "cp"), code=1)
-    assert "error: the verifier's own chat template: no {% generation %}" in finished.stderr
+    bare = make_verifier(tmp_path / "bare", template=None)
+    finished = run(*torchrun(), *page_flags(bare, messages_file, tmp_path / "cp"), code=1)
+    assert "error: the verifier has no chat template of its own" in finished.stderr
     empty = write_json_lines(tmp_path / "empty.jsonl", [{"id": 0, "messages": []}])
     finished = run("python", *page_flags(tiny_verifier, empty, tmp_path / "cp"), code=1)
-    assert "empty.jsonl, conversation 1" in only_message(finished.stderr) or (
-        "no {% generation %}" in finished.stderr
-    )
+    assert "empty.jsonl, conversation 1" in only_message(finished.stderr)

@@ -1,13 +1,16 @@
-"""The template renders like the verifier's own, and its mask is the replies and nothing else."""
+"""Templates are loaded, bounded and rendered; the mask covers each reply with its end token."""
 
 import json
+import signal
 
 import pytest
 
+from eagle import template as template_module
 from eagle.errors import InputError
-from eagle.template import encode, load_template, spans, validate
+from eagle.template import encode, load_template, render
+from eagle.template_proof import spans
 from tests.conftest import ROOT
-from tests.tiny import CHATML, MARKED, make_messages, make_tokenizer
+from tests.tiny import CHATML, MARKED, make_tokenizer
 
 MESSAGES = [
     {"role": "user", "content": "why"},
@@ -27,47 +30,7 @@ def test_the_mask_covers_each_reply_with_its_end_token():
     assert cut.cut == len(encoded.token_ids) - 10
 
 
-def test_a_right_template_is_proven():
-    tokenizer = make_tokenizer()
-    report = validate(tokenizer, MARKED, make_messages(5), [tokenizer.eos_token_id])
-    assert report["conversations"] == 5
-    assert report["renders_like_the_verifiers_own"]
-    assert 0 < report["mask_share"] < 1
-    assert not report["eos_is_pad"]
-
-
-@pytest.mark.parametrize(
-    ("template", "expected"),
-    [
-        (MARKED.replace("assistant\n' }}{% endif", "assistant:' }}{% endif"), "renders ':'"),
-        (MARKED.replace("<|im_start|>' +", "<|im_start|> ' +", 1), "where the verifier's own"),
-        (
-            MARKED.replace("{{ message['content'] + '<|im_end|>' }}{% endg",
-                           "{{ message['content'] }}{% endg")
-            .replace("endgeneration %}{{ '", "endgeneration %}{{ '<|im_end|>"),
-            "the end token is outside the mask",
-        ),
-        (
-            MARKED.replace("{% generation %}", "").replace(
-                "{% if message['role'] == 'assistant' %}", "{% generation %}"
-                "{% if message['role'] == 'assistant' %}").replace(
-                "{% endgeneration %}", "").replace(
-                "{% endif %}{% endfor", "{% endif %}{% endgeneration %}{% endfor"),
-            "the mask has 1 runs|the mask covers|2 runs",
-        ),
-    ],
-)  # fmt: skip
-def test_a_wrong_template_is_refused_with_what_differs(template, expected):
-    tokenizer = make_tokenizer()
-    with pytest.raises(InputError, match=expected):
-        validate(tokenizer, template, [], [tokenizer.eos_token_id])
-
-
 def test_a_template_without_markers_absent_or_broken_is_refused(tmp_path):
-    with pytest.raises(InputError, match="the verifier's own chat template: no {% generation"):
-        load_template(None, make_tokenizer(CHATML))
-    with pytest.raises(InputError, match="no {% generation"):
-        load_template(None, make_tokenizer(None))
     with pytest.raises(InputError, match="no such file"):
         load_template(str(tmp_path / "absent.jinja"), make_tokenizer())
     broken = tmp_path / "broken.jinja"
@@ -84,6 +47,39 @@ def test_markers_with_white_space_control_are_markers(tmp_path):
     path = tmp_path / "trimmed.jinja"
     path.write_text(MARKED.replace("{% generation %}", "{%- generation -%}") + "\n")
     assert load_template(str(path), make_tokenizer()).endswith("{% endif %}")
+
+
+LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (LOOPS, "still rendering one conversation after 0.3 s; it loops for ever"),
+        ("{{ 'x' * 2000000 }}", "renders 2,000,000 characters, more than 1,000,000 beyond"),
+        ("{{ 'x' * 10**11 }}", "more than 1,073,741,824 bytes to render one conversation"),
+        ("{{ range(10**9) | list }}", "OverflowError: Range too big"),
+        ("{{ messages + 1 }}", "TypeError"),
+        ("{{ messages.clear() }}", "access to attribute 'clear' of 'list' object is unsafe"),
+    ],
+)
+def test_a_template_beyond_its_bounds_is_broken_off(monkeypatch, tmp_path, template, expected):
+    monkeypatch.setattr(template_module, "RENDER_SECONDS", 0.3)
+    handler = signal.getsignal(signal.SIGALRM)
+    path = tmp_path / "hostile.jinja"
+    path.write_text(template + "{% generation %}{% endgeneration %}")
+    with pytest.raises(InputError, match=expected):
+        load_template(str(path), make_tokenizer())
+    assert signal.getsignal(signal.SIGALRM) is handler
+    assert render(make_tokenizer(), CHATML, MESSAGES, False).startswith("<|im_start|>user\nwhy")
+
+
+def test_a_template_that_loops_on_one_conversation_only_is_broken_off(monkeypatch):
+    monkeypatch.setattr(template_module, "RENDER_SECONDS", 0.3)
+    template = "{% if messages | length > 3 %}" + LOOPS + "{% endif %}" + MARKED
+    assert encode(make_tokenizer(), template, MESSAGES[:2], 99).token_ids
+    with pytest.raises(InputError, match="loops for ever"):
+        encode(make_tokenizer(), template, MESSAGES, 99)
 
 
 def test_the_pages_example_template_masks_llama2_replies():
