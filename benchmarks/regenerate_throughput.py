@@ -43,8 +43,8 @@ def one_by_one(verifier: Verifier, prompts: list[Prompt]) -> list[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--conversations", type=int, default=64)
-    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--conversations", type=int, default=16)
+    parser.add_argument("--new-tokens", type=int, default=128)
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     settings = Regenerate(enabled=True, maximum_new_tokens=arguments.new_tokens)

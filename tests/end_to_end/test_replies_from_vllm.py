@@ -45,7 +45,7 @@ def vllm(python: str, log: Path):
     quiet = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     with log.open("w") as output:
         server = subprocess.Popen(
-            [python, "-m", "vllm.entrypoints.cli.main", "serve", str(VERIFIER),
+            [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(VERIFIER),
              "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32",
              "--generation-config", "vllm", "--max-model-len", str(CONTEXT), "--enforce-eager"],
             env=os.environ | quiet, stdout=output, stderr=subprocess.STDOUT,
