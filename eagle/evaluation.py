@@ -8,13 +8,13 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from eagle.acceptance import Sampling
+from eagle.bench import read_questions
 from eagle.checkpoint import load_draft
 from eagle.config import Evaluate
 from eagle.decoding import Choice, Generation, chain, vanilla
 from eagle.draft import Draft, attend_within_documents
 from eagle.errors import InputError
 from eagle.features import compute
-from eagle.files import read_json_lines
 from eagle.loss import Vocabulary, part_of_vocabulary, whole_vocabulary
 from eagle.lossless import (
     TIE,
@@ -62,15 +62,7 @@ def read_bench(path: Path, questions: int) -> list[dict]:
     Raises:
         InputError: absent, not JSON lines, or a row without question_id, category and turns.
     """
-    rows = read_json_lines(path)
-    for number, row in enumerate(rows, start=1):
-        turns = row.get("turns")
-        complete = {"question_id", "category"} <= row.keys()
-        if not complete or not turns or not all(isinstance(turn, str) for turn in turns):
-            raise InputError(
-                f"{path}, line {number}: expected question_id, category and a list of texts "
-                f"`turns`; found {str(row)[:80]}"
-            )
+    rows = read_questions(path)
     taken = min(questions, len(rows))
     return [rows[i * len(rows) // taken] for i in range(taken)]
 

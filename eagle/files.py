@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,33 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+class LinesOnDisk:
+    """Lines in an unnamed file of `folder`, written once and read in any order."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        # gone with the process, however it ends
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._ends = array("q", [0])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def append(self, line: bytes) -> None:
+        """Args: line: without its line break."""
+        self._file.write(line + b"\n")
+        self._ends.append(self._ends[-1] + len(line) + 1)
+
+    def write(self, path: Path, numbers: Iterable[int]) -> None:
+        """Write the lines of these numbers, in this order, to a file."""
+        self._file.flush()
+        with whole_file(path) as partial, partial.open("wb") as file:
+            for number in numbers:
+                start, end = self._ends[number], self._ends[number + 1]
+                # not memory-mapped: mapped pages would count as this process's memory
+                file.write(os.pread(self._file.fileno(), end - start, start))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -117,10 +146,17 @@ def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        truncated = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
-        raise InputError(
-            f"{where}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-            + ("; the file seems to be cut off: get it again" if truncated else "")
-        ) from None
+        cut_off = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        raise not_json(where, error.lineno, error.colno, error.msg, cut_off) from None
     except RecursionError:
         raise InputError(f"{where}: JSON nested too deeply to be read") from None
+    except ValueError:  # Python's own limit on the digits of an integer
+        raise InputError(f"{where}: JSON with a number of thousands of digits") from None
+
+
+def not_json(where: str, line: int, column: int, message: str, cut_off: bool) -> InputError:
+    """What to say of text that is not JSON."""
+    return InputError(
+        f"{where}: not valid JSON at line {line}, column {column}: {message}"
+        + ("; the file seems to be cut off: get it again" if cut_off else "")
+    )

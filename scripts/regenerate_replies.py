@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from eagle.config import load_params
+from eagle.conversations import read_conversations
 from eagle.errors import one_clear_message
 from eagle.files import whole_folder, write_json_lines
 from eagle.replies import regenerate
-from eagle.sharegpt import read_conversations
 from eagle.template import load_template
 from eagle.tracking import Progress, say_written
 from eagle.verifier import Verifier, load_tokenizer

@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 from eagle.config import load_params
+from eagle.conversations import read_conversations
 from eagle.errors import one_clear_message
 from eagle.files import sha256_of_file, whole_folder, write_json
-from eagle.sharegpt import read_conversations
 from eagle.template import load_template
 from eagle.tokens import tokenize
 from eagle.tracking import Progress, say_written
