@@ -99,19 +99,42 @@ def read_json_lines(path: Path) -> list[dict]:
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        row = _parse_json(line, f"{path}, line {number}")
-        if not isinstance(row, dict):
-            raise InputError(
-                f"{path}, line {number}: found a JSON {type(row).__name__}, "
-                "expected one JSON object a line"
-            )
-        rows.append(row)
+        rows.append(_parse_json_object(line, f"{path}, line {number}"))
     return rows
+
+
+def parse_json_line(line: bytes, where: str) -> dict:
+    """Parse one line of JSON lines.
+
+    Raises:
+        InputError: it is not UTF-8, or not a JSON object.
+    """
+    try:
+        return _parse_json_object(line.decode(), where)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 text ({error.reason})") from None
+
+
+def check_file(path: Path) -> int:
+    """The size of a file in bytes.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file")
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file; check the path")
+    return path.stat().st_size
 
 
 def sha256_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of_folder(folder: Path) -> str:
@@ -126,12 +149,9 @@ def sha256_of_folder(folder: Path) -> str:
 
 
 def _read_text(path: Path) -> str:
+    check_file(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, expected a file") from None
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); "
@@ -140,6 +160,15 @@ def _read_text(path: Path) -> str:
     if not text.strip():
         raise InputError(f"{path}: the file is empty; expected JSON")
     return text
+
+
+def _parse_json_object(line: str, where: str) -> dict:
+    row = _parse_json(line, where)
+    if not isinstance(row, dict):
+        raise InputError(
+            f"{where}: found a JSON {type(row).__name__}, expected one JSON object a line"
+        )
+    return row
 
 
 def _parse_json(text: str, where: str) -> Any:

@@ -1,5 +1,6 @@
 """One function over many items in several processes, in order and with few items in memory."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -51,6 +52,7 @@ def ordered_map(
 
 def _prepare(make_function: Callable[[], Callable]) -> None:
     global _function
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share the cores already
     _function = make_function()
 
 

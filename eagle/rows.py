@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from eagle.errors import InputError
-from eagle.files import not_json
+from eagle.files import check_file, not_json
 from eagle.tracking import Progress
 
 CHUNK = 2**22  # bytes read at a time
@@ -29,18 +29,13 @@ def batches_of_rows(file: Path, progress: Progress) -> Iterator[list[Any]]:
     """All rows of a file, as many at a time as one read gave.
 
     Args:
-        progress: advanced by the bytes read.
+        progress: advanced by the megabytes read.
 
     Raises:
         InputError: absent, empty, cut off, or not what its first bytes say it is.
     """
-    try:
-        raw = file.open("rb")
-    except FileNotFoundError:
-        raise InputError(f"{file}: there is no such file; check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{file}: is a folder, expected a file") from None
-    with raw:
+    check_file(file)
+    with file.open("rb") as raw:
         first = raw.read(4)
         raw.seek(0)
         if first == PARQUET:
@@ -66,7 +61,7 @@ def _chunks(raw: BinaryIO, packed: str | None, file: Path, progress: Progress) -
             ) from None
         if not chunk:
             return
-        progress.advance(raw.tell() - read)
+        progress.advance((raw.tell() - read) / 1e6)
         read = raw.tell()
         yield chunk
 
@@ -198,7 +193,7 @@ def _parquet_rows(raw: BinaryIO, file: Path, progress: Progress) -> Iterator[lis
 
     try:
         table = parquet.ParquetFile(raw)
-        size = file.stat().st_size / max(1, table.metadata.num_rows)
+        size = check_file(file) / 1e6 / max(1, table.metadata.num_rows)
         for batch in table.iter_batches(PARQUET_ROWS):
             progress.advance(size * batch.num_rows)
             yield batch.to_pylist()

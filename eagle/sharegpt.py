@@ -17,7 +17,7 @@ import pandas as pd
 from eagle.config import ShareGptSelection
 from eagle.conversations import OtherSchema, Rejected, Turn, is_unicode, regular, turns_of
 from eagle.errors import InputError
-from eagle.files import LinesOnDisk
+from eagle.files import LinesOnDisk, check_file
 from eagle.hub import fetch_dataset_file
 from eagle.overlap import BenchPrompts, near_duplicates, signatures, words_of
 from eagle.parallel import ordered_map
@@ -109,12 +109,12 @@ def prepare(
             unknown role, or holds no usable conversation; or the bench cannot be read.
     """
     files = _files(source, revision)
-    size = sum(file.stat().st_size for file in files if file.is_file())
+    size = sum(check_file(file) for file in files)
     prepared = Prepared(scratch)
     first_with: dict[bytes, int] = {}
     signed: list[np.ndarray] = []
     read = 0
-    with Progress("prepare", size, "bytes", progress_seconds) as progress:
+    with Progress("prepare", size / 1e6, "MB", progress_seconds) as progress:
         judged_rows = ordered_map(
             partial(Rules, selection),
             chain.from_iterable(_rows(file, selection.roles, progress) for file in files),

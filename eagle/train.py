@@ -47,7 +47,8 @@ from eagle.loss import (  # noqa: E402
 )
 from eagle.provenance import provenance  # noqa: E402
 from eagle.template import load_template  # noqa: E402
-from eagle.tokens import TokenSet, read_manifest, tokenize  # noqa: E402
+from eagle.tokenization import tokenize  # noqa: E402
+from eagle.tokens import TokenSet, read_manifest  # noqa: E402
 from eagle.tracking import ClearML, Progress  # noqa: E402
 from eagle.trainer import Trainer  # noqa: E402
 from eagle.verifier import Verifier, load_tokenizer, tokenizer_hash  # noqa: E402
