@@ -21,7 +21,7 @@ CHARACTERS_A_TOKEN = 4.2  # the embedded verifier's tokenizer on the sample
 PROMPT_TOKENS, REPLY_TOKENS, EXCHANGES = 161, 338, 2.9
 SPREAD = 1.1  # sigma of the log-normal lengths
 # share of the conversations that are so
-LEADING_REPLY, TWICE_IN_A_ROW, EMPTY, SURROGATE = 0.05, 0.01, 0.01, 0.001
+LEADING_REPLY, TWICE_IN_A_ROW, EMPTY = 0.05, 0.01, 0.01
 DUPLICATE, NEAR_DUPLICATE, LEAK = 0.01, 0.02, 0.002
 OTHER_SCRIPTS = [
     "Příliš žluťoučký kůň úpěl ďábelské ódy.",
@@ -76,8 +76,6 @@ def write(path: Path, conversations: int, seed: int) -> None:
             made.insert(1, {"from": "human", "value": text(PROMPT_TOKENS)})
         if generator.random() < EMPTY:
             made[-1]["value"] = " "
-        if generator.random() < SURROGATE:
-            made[-1]["value"] += "\ud83d"
         if generator.random() < LEAK:
             made[0]["value"] = f"Please answer: {generator.choice(prompts)} Thank you."
         return made
