@@ -88,8 +88,8 @@ def bench_file(bench: str) -> Path:
     return Path(bench)
 
 
-def read_bench(bench: str, questions: int) -> list[dict]:
-    """Questions in MT-bench's schema, `questions` of them spread evenly over the bench.
+def read_questions(bench: str) -> list[dict]:
+    """All questions of a bench, in MT-bench's schema.
 
     Raises:
         InputError: as `bench_file`; not JSON lines, or a row without question_id, category and
@@ -108,6 +108,16 @@ def read_bench(bench: str, questions: int) -> list[dict]:
                 f"{file}, line {number}: expected question_id, category and a list of texts "
                 f"`turns`, none of them empty; found {str(row)[:80]}"
             )
+    return rows
+
+
+def read_bench(bench: str, questions: int) -> list[dict]:
+    """Questions of a bench, `questions` of them spread evenly over it.
+
+    Raises:
+        InputError: as `read_questions`.
+    """
+    rows = read_questions(bench)
     taken = min(questions, len(rows))
     return [rows[i * len(rows) // taken] for i in range(taken)]
 

@@ -20,6 +20,19 @@ Dtype = Literal["float32", "bfloat16", "float16"]
 SCHEMA = Path("workflow/schemas/params.schema.json")
 
 
+# Names of the speakers in ShareGPT's exports and in the messages form.
+ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "assistant": "assistant",
+}
+
+
 class Section(BaseModel):
     """One section of params.yaml: no unknown keys, no silent changes afterwards."""
 
@@ -61,6 +74,30 @@ class ShareGptSelection(Section):
     system_prompt: str = "none"
     """System turn put before conversations that have none: none, llama2 (the official recipe's
     safety prompt) or the path of a text file."""
+    roles: dict[str, Literal["system", "user", "assistant"]] = ROLES
+    """Who speaks, by the name that the data has for it, in lower case; any other name is an
+    error."""
+    drop_leading_reply: bool = True
+    """Leave out an assistant's turn before the first prompt; false rejects the conversation."""
+    require_alternation: bool = True
+    """Reject a conversation in which one side speaks twice in a row; false joins such turns, with a
+    blank line between."""
+    unusable_turn: Literal["reject", "cut"] = "reject"
+    """What an empty, over-long or undecodable turn, or one with an image, does: reject the
+    conversation, or cut it before that exchange."""
+    maximum_turn_characters: int | None = Field(None, ge=1)
+    """Longest turn, in characters; null: any."""
+    drop_duplicates: bool = True
+    """Reject a conversation that repeats an earlier one exactly."""
+    near_duplicate_similarity: float | None = Field(None, gt=0, le=1)
+    """Reject a conversation that has this share of its five-word runs, or more, in common with an
+    earlier one (Jaccard similarity, estimated by MinHash; 0.8 is usual); null: none."""
+    bench: str | None = "resources/bench"
+    """Bench prompts that must not be trained on, in MT-bench's schema: a JSON-lines file or a
+    folder of them; conversations that hold one are rejected. Null: none."""
+    leak_words: int = Field(8, ge=3)
+    """Words in a row of a bench prompt that make a leak; a shorter question leaks as a whole
+    turn."""
     shuffle_seed: int = 0
     """Seed of the shuffle before `n` or `frac` takes the first conversations."""
     n: int | None = Field(None, ge=1)
@@ -77,7 +114,8 @@ class ShareGptSelection(Section):
 
 class ShareGpt(ShareGptSelection):
     source: ConversationSource = "resources/conversations"
-    """A ShareGPT-schema JSON file, a folder of them, or hub:OWNER/NAME/FILE."""
+    """Conversations in ShareGPT's or in the messages form: a JSON, JSON-lines or Parquet file (JSON
+    also as .gz or .zst), a folder of them, or hub:OWNER/NAME/FILE."""
     revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
     """Hub: the 40-character commit of the data set. Null for a local file."""
     validation_fraction: float = Field(0.05, gt=0, lt=1)
@@ -254,6 +292,8 @@ class Machine(Section):
     """What one device can do in the compute precision, for the FLOP utilisation in the history."""
     gradient_accumulation_steps: int = Field(1, ge=1)
     """Parts in which each process takes its share of an update: more parts, less memory."""
+    data_processes: int = Field(2, ge=1)
+    """Processes that prepare and tokenise conversations; small data is left to one."""
     save_updates: int = Field(50, ge=1)
     """Updates between the states in runs/ from which an interrupted training goes on."""
     progress_seconds: float = Field(10.0, gt=0)
@@ -338,11 +378,18 @@ class PrepareShareGptCommand(ShareGptSelection, _Command):
     source: ConversationSource = (
         "hub:Aeala/ShareGPT_Vicuna_unfiltered/ShareGPT_V4.3_unfiltered_cleaned_split.json"
     )
-    """A ShareGPT-schema JSON file, a folder of them, or hub:OWNER/NAME/FILE."""
+    """Conversations in ShareGPT's or in the messages form: a JSON, JSON-lines or Parquet file (JSON
+    also as .gz or .zst), a folder of them, or hub:OWNER/NAME/FILE."""
     revision: str = "main"
     """Hub revision of the data set."""
     system_prompt: str = "llama2"
     """System turn: llama2 (the official recipe's safety prompt), none, or a text file."""
+    bench: str | None = None
+    """Bench prompts that must not be trained on: a JSON-lines file or a folder of them."""
+    processes: int = Field(2, ge=1)
+    """Processes that share the work; the result is the same with any number."""
+    progress_seconds: float = Field(10.0, gt=0)
+    """Seconds between progress lines where the output is not a terminal."""
 
 
 CommandT = TypeVar("CommandT", bound=_Command)

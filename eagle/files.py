@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from array import array
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,33 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+class LinesOnDisk:
+    """Lines in an unnamed file of `folder`, written once and read in any order."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        # gone with the process, however it ends
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._ends = array("q", [0])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def append(self, line: bytes) -> None:
+        """Args: line: without its line break."""
+        self._file.write(line + b"\n")
+        self._ends.append(self._ends[-1] + len(line) + 1)
+
+    def write(self, path: Path, numbers: Iterable[int]) -> None:
+        """Write the lines of these numbers, in this order, to a file."""
+        self._file.flush()
+        with whole_file(path) as partial, partial.open("wb") as file:
+            for number in numbers:
+                start, end = self._ends[number], self._ends[number + 1]
+                # not memory-mapped: mapped pages would count as this process's memory
+                file.write(os.pread(self._file.fileno(), end - start, start))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -70,19 +99,42 @@ def read_json_lines(path: Path) -> list[dict]:
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         if not line.strip():
             continue
-        row = _parse_json(line, f"{path}, line {number}")
-        if not isinstance(row, dict):
-            raise InputError(
-                f"{path}, line {number}: found a JSON {type(row).__name__}, "
-                "expected one JSON object a line"
-            )
-        rows.append(row)
+        rows.append(_parse_json_object(line, f"{path}, line {number}"))
     return rows
+
+
+def parse_json_line(line: bytes, where: str) -> dict:
+    """Parse one line of JSON lines.
+
+    Raises:
+        InputError: it is not UTF-8, or not a JSON object.
+    """
+    try:
+        return _parse_json_object(line.decode(), where)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: not UTF-8 text ({error.reason})") from None
+
+
+def check_file(path: Path) -> int:
+    """The size of a file in bytes.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, expected a file")
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file; check the path")
+    return path.stat().st_size
 
 
 def sha256_of_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_json(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of_folder(folder: Path) -> str:
@@ -97,12 +149,9 @@ def sha256_of_folder(folder: Path) -> str:
 
 
 def _read_text(path: Path) -> str:
+    check_file(path)
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: is a folder, expected a file") from None
     except UnicodeDecodeError as error:
         raise InputError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); "
@@ -113,14 +162,30 @@ def _read_text(path: Path) -> str:
     return text
 
 
+def _parse_json_object(line: str, where: str) -> dict:
+    row = _parse_json(line, where)
+    if not isinstance(row, dict):
+        raise InputError(
+            f"{where}: found a JSON {type(row).__name__}, expected one JSON object a line"
+        )
+    return row
+
+
 def _parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        truncated = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
-        raise InputError(
-            f"{where}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-            + ("; the file seems to be cut off: get it again" if truncated else "")
-        ) from None
+        cut_off = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated")
+        raise not_json(where, error.lineno, error.colno, error.msg, cut_off) from None
     except RecursionError:
         raise InputError(f"{where}: JSON nested too deeply to be read") from None
+    except ValueError:  # Python's own limit on the digits of an integer
+        raise InputError(f"{where}: JSON with a number of thousands of digits") from None
+
+
+def not_json(where: str, line: int, column: int, message: str, cut_off: bool) -> InputError:
+    """What to say of text that is not JSON."""
+    return InputError(
+        f"{where}: not valid JSON at line {line}, column {column}: {message}"
+        + ("; the file seems to be cut off: get it again" if cut_off else "")
+    )

@@ -12,7 +12,6 @@ if __name__ == "__main__":  # started as a file: its own folder would stand in f
 
 from eagle.config import PrepareShareGptCommand, parse_command
 from eagle.errors import one_clear_message
-from eagle.files import write_json_lines
 from eagle.sharegpt import prepare
 from eagle.tracking import say_written
 
@@ -22,9 +21,16 @@ if __name__ == "__main__":
         command = parse_command(
             PrepareShareGptCommand, sys.argv[1:], "eagle/prepare_sharegpt_dataset.py"
         )
-        prepared = prepare(command.source, command.revision, command)
-        write_json_lines(command.output, prepared.conversations)
-        kept, rejected = len(prepared.conversations), len(prepared.rejected)
+        prepared = prepare(
+            command.source,
+            command.revision,
+            command,
+            command.output.parent,
+            command.processes,
+            command.progress_seconds,
+        )
+        prepared.usable.write(command.output, prepared.chosen)
+        kept, rejected = len(prepared.chosen), len(prepared.rejected)
         say_written(
             "prepare_sharegpt",
             started,

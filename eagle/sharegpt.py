@@ -1,140 +1,233 @@
-"""ShareGPT conversations: read, made regular, chosen, split.
+"""ShareGPT's conversations: read, made regular, sifted, chosen."""
 
-A conversation is {"id": ..., "messages": [{"role": "system"|"user"|"assistant", "content": str},
-...]}: at most one system turn, then user and assistant in turn.
-"""
-
-import random
+import hashlib
+import json
+from array import array
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from random import Random
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from eagle.config import ShareGptSelection
+from eagle.conversations import OtherSchema, Rejected, Turn, is_unicode, regular, turns_of
 from eagle.errors import InputError
-from eagle.files import read_json, read_json_lines
+from eagle.files import LinesOnDisk, check_file
 from eagle.hub import fetch_dataset_file
+from eagle.overlap import BenchPrompts, near_duplicates, signatures, words_of
+from eagle.parallel import ordered_map
+from eagle.rows import batches_of_rows
+from eagle.tracking import Progress
 
-ROLES = {
-    "system": "system",
-    "human": "user",
-    "user": "user",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "assistant": "assistant",
-}
-# Keys of the list of turns, of a turn's role and of its text: ShareGPT's, and the messages form.
-FORMS = (("conversations", "from", "value"), ("messages", "role", "content"))
+PATTERNS = ("*.json", "*.jsonl", "*.parquet", "*.json.*", "*.jsonl.*")
 SYSTEM_PROMPTS = Path(__file__).parents[1] / "resources" / "system_prompts"
+WORTH_PROCESSES = 2**24  # bytes: less is done before other processes have started
 
 
-@dataclass
+class Row(NamedTuple):
+    """A row as its file has it."""
+
+    file: str
+    number: int
+    id: str | int | None
+    turns: list[Turn]
+    problem: str | None = None
+    """Why it cannot be used, where reading has shown it."""
+
+
+class Judged(NamedTuple):
+    """A row after the rules that look at nothing but the row."""
+
+    file: str
+    number: int
+    id: str | int | None
+    rejected: str | None
+    messages: bytes = b""
+    """JSON of the conversation."""
+    changes: tuple[str, ...] = ()
+    assistant_turns: int = 0
+    assistant_characters: int = 0
+    signature: np.ndarray | None = None
+    """uint32 [PERMUTATIONS], where near duplicates are looked for."""
+
+
 class Prepared:
-    """Kept conversations, and every other row with file, row and reason."""
+    """Usable conversations on disk, the chosen ones' numbers in the shuffle's order, and every
+    other row with its reason."""
 
-    conversations: list[dict]
-    rejected: list[dict]
+    def __init__(self, scratch: Path):
+        self.usable, self.rejected = LinesOnDisk(scratch), LinesOnDisk(scratch)
+        self.chosen: list[int] = []
+        self.assistant_turns, self.assistant_characters = array("q"), array("q")
+        self.changes: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+        self.first_reason: str | None = None
+        self.origins: list[tuple[str, int, str | int]] = []
+        """File, row and id of the usable conversations."""
+
+    def keep(self, judged: Judged) -> None:
+        identity = len(self.usable) if judged.id is None else judged.id
+        start = f'{{"id": {json.dumps(identity, ensure_ascii=False)}, "messages": '
+        self.usable.append(start.encode() + judged.messages + b"}")
+        self.origins.append((judged.file, judged.number, identity))
+        self.assistant_turns.append(judged.assistant_turns)
+        self.assistant_characters.append(judged.assistant_characters)
+        self.changes.update(judged.changes)
+
+    def reject(self, file: str, number: int, reason: str) -> None:
+        row = {"file": file, "row": number, "reason": reason}
+        self.rejected.append(json.dumps(row).encode())
+        self.reasons[reason.split(":")[0]] += 1
+        self.first_reason = self.first_reason or reason
 
 
-class _Rejected(Exception):
-    """Why one conversation cannot be used."""
-
-
-def prepare(source: str, revision: str | None, selection: ShareGptSelection) -> Prepared:
+def prepare(
+    source: str,
+    revision: str | None,
+    selection: ShareGptSelection,
+    scratch: Path,
+    processes: int = 1,
+    progress_seconds: float = 10.0,
+) -> Prepared:
     """Read a ShareGPT source, make its conversations regular, shuffle, and take `n` or `frac`.
 
+    The result depends on source and selection alone, not on the number of processes.
+
     Args:
-        source: a JSON file, a folder of them, or hub:OWNER/NAME/FILE.
+        source: a file of conversations (JSON, JSON lines or Parquet; JSON also packed with gzip
+            or zstd), a folder of them, or hub:OWNER/NAME/FILE.
         revision: hub commit; unused for local files.
+        scratch: a folder with room for the conversations.
 
     Raises:
-        InputError: the source is absent, not JSON, in another schema, has an unknown role, or
-            holds no usable conversation.
+        InputError: the source is absent, not what it seems to be, in another schema, has an
+            unknown role, or holds no usable conversation; or the bench cannot be read.
     """
-    system_prompt = read_system_prompt(selection.system_prompt)
-    prepared = Prepared([], [])
-    for file in _files(source, revision):
-        for row, content in enumerate(_rows(file)):
-            where = f"{file}, row {row}"
-            try:
-                messages = _regular(_messages(content, where))
-            except _Rejected as reason:
-                prepared.rejected.append({"file": file.name, "row": row, "reason": str(reason)})
+    files = _files(source, revision)
+    size = sum(check_file(file) for file in files)
+    prepared = Prepared(scratch)
+    first_with: dict[bytes, int] = {}
+    signed: list[np.ndarray] = []
+    read = 0
+    with Progress("prepare", size / 1e6, "MB", progress_seconds) as progress:
+        judged_rows = ordered_map(
+            partial(Rules, selection),
+            chain.from_iterable(_rows(file, selection.roles, progress) for file in files),
+            processes if size > WORTH_PROCESSES else 1,
+        )
+        for judged in chain.from_iterable(judged_rows):
+            read += 1
+            reason = judged.rejected
+            if reason is None and selection.drop_duplicates:
+                digest = hashlib.blake2b(judged.messages, digest_size=16).digest()
+                number = first_with.setdefault(digest, len(prepared.usable))
+                if number < len(prepared.usable):
+                    reason = f"exact duplicate: of {prepared.origins[number][2]!r}"
+            if reason is not None:
+                prepared.reject(judged.file, judged.number, reason)
                 continue
-            if system_prompt and messages[0]["role"] != "system":
-                messages.insert(0, {"role": "system", "content": system_prompt})
-            identity = content.get("id", len(prepared.conversations))
-            prepared.conversations.append({"id": identity, "messages": messages})
-    if not prepared.conversations:
-        first = prepared.rejected[0] if prepared.rejected else None
+            prepared.keep(judged)
+            if judged.signature is not None:
+                signed.append(judged.signature)
+    repeats: dict[int, int] = {}
+    if signed:
+        repeats = near_duplicates(np.stack(signed), selection.near_duplicate_similarity)
+    for number, earlier in repeats.items():
+        file, row, _identity = prepared.origins[number]
+        prepared.reject(file, row, f"near duplicate: of {prepared.origins[earlier][2]!r}")
+    kept = [number for number in range(len(prepared.usable)) if number not in repeats]
+    assert read == len(kept) + len(prepared.rejected), "a row has disappeared"
+    if not kept:
         raise InputError(
             f"{source}: no usable conversation; "
-            + (f"all {len(prepared.rejected)} rejected, the first because: {first['reason']}"
-               if first else "the list is empty")
+            + (f"all {read} rejected, the first because: {prepared.first_reason}"
+               if read else "the list is empty")
         )  # fmt: skip
-    random.Random(selection.shuffle_seed).shuffle(prepared.conversations)
-    prepared.conversations = prepared.conversations[: _how_many(prepared, selection, source)]
+    Random(selection.shuffle_seed).shuffle(kept)
+    prepared.chosen = kept[: _how_many(len(kept), selection, source)]
     return prepared
 
 
-def split(conversations: list[dict], validation_fraction: float) -> tuple[list[dict], list[dict]]:
-    """Training and validation conversations: the last ones are held out, at least one.
+class Rules:
+    """The rules that look at one conversation alone, for batches of rows."""
 
-    Raises:
-        InputError: fewer than two conversations.
-    """
-    if len(conversations) < 2:
-        raise InputError(
-            f"{len(conversations)} conversation: at least two are needed, one of them to validate"
-        )
-    held_out = min(max(1, round(len(conversations) * validation_fraction)), len(conversations) - 1)
-    return conversations[:-held_out], conversations[-held_out:]
+    def __init__(self, selection: ShareGptSelection):
+        self.selection = selection
+        self.system_prompt = read_system_prompt(selection.system_prompt)
+        self.bench = (
+            None if selection.bench is None
+            else BenchPrompts(Path(selection.bench), selection.leak_words)
+        )  # fmt: skip
+
+    def __call__(self, rows: list[Row]) -> list[Judged]:
+        judged, words = [], []
+        for row in rows:
+            try:
+                verdict, its_words = self._judge(row)
+                words.append(its_words)
+            except Rejected as reason:
+                verdict = Judged(row.file, row.number, row.id, str(reason))
+            judged.append(verdict)
+        if words and self.selection.near_duplicate_similarity is not None:
+            signed = iter(signatures(words))
+            judged = [
+                verdict if verdict.rejected else verdict._replace(signature=next(signed))
+                for verdict in judged
+            ]
+        return judged
+
+    def _judge(self, row: Row) -> tuple[Judged, list[bytes]]:
+        if row.problem is not None:
+            raise Rejected(row.problem)
+        messages, changes = regular(row.turns, self.selection)
+        words: list[bytes] = []
+        if self.bench is not None or self.selection.near_duplicate_similarity is not None:
+            words = words_of([m["content"] for m in messages if m["role"] != "system"])
+        if self.bench is not None and (found := self.bench.found_in(words)):
+            raise Rejected(f"holds a bench prompt: {found}")
+        if self.system_prompt and messages[0]["role"] != "system":
+            messages.insert(0, {"role": "system", "content": self.system_prompt})
+            changes.append("system prompt put in front")
+        replies = [m["content"] for m in messages if m["role"] == "assistant"]
+        verdict = Judged(
+            row.file, row.number, row.id, None,
+            json.dumps(messages, ensure_ascii=False).encode(), tuple(changes),
+            len(replies), sum(map(len, replies)),
+        )  # fmt: skip
+        return verdict, words
 
 
-def statistics(prepared: Prepared, splits: dict[str, list[dict]]) -> dict:
-    """Counts and lengths of what was kept, and the reasons of what was not."""
-    table = pd.DataFrame(
-        {
-            "split": split_name,
-            "turns": sum(message["role"] == "assistant" for message in row["messages"]),
-            "assistant_characters": sum(
-                len(message["content"])
-                for message in row["messages"]
-                if message["role"] == "assistant"
-            ),
-        }
-        for split_name, rows in splits.items()
-        for row in rows
+def statistics(prepared: Prepared, splits: dict[str, list[int]]) -> dict:
+    """What became of every row, and counts and lengths of the conversations taken."""
+    table = pd.concat(
+        pd.DataFrame(
+            {
+                "turns": np.asarray(prepared.assistant_turns)[numbers],
+                "assistant_characters": np.asarray(prepared.assistant_characters)[numbers],
+            }
+        ).assign(split=name)
+        for name, numbers in splits.items()
     )
     lengths = table["assistant_characters"].describe(percentiles=[0.1, 0.5, 0.9])
+    rejected = len(prepared.rejected)
+    usable = len(prepared.usable) - prepared.reasons["near duplicate"]
     return {
+        "read": usable + rejected,
+        "kept": usable,
+        "changes": dict(sorted(prepared.changes.items())),
+        "rejected": dict(sorted(prepared.reasons.items())),
         "conversations": table.groupby("split").size().to_dict(),
         "assistant_turns": table.groupby("split")["turns"].sum().to_dict(),
         "assistant_characters": {
             key: round(float(lengths[key]), 1)
             for key in ("mean", "min", "10%", "50%", "90%", "max")
         },
-        "rejected": dict(Counter(row["reason"].split(":")[0] for row in prepared.rejected)),
     }
-
-
-def read_conversations(path: Path) -> list[dict]:
-    """Read JSON lines of conversations, as `prepare` leaves them and the page's training reads.
-
-    Raises:
-        InputError: the file or a row is not of that form; the message names the line.
-    """
-    rows = read_json_lines(path)
-    for number, row in enumerate(rows, start=1):
-        where = f"{path}, conversation {number}"
-        try:
-            row["messages"] = _regular(_messages(row, where))
-        except _Rejected as reason:
-            raise InputError(f"{where}: {reason}") from None
-    return rows
 
 
 def read_system_prompt(name: str) -> str | None:
@@ -160,79 +253,48 @@ def _files(source: str, revision: str | None) -> list[Path]:
         return [fetch_dataset_file(source, revision, f"sharegpt.source = {source}")]
     path = Path(source)
     if path.is_dir():
-        files = sorted(path.glob("*.json"))
+        files = sorted({file for pattern in PATTERNS for file in path.glob(pattern)})
         if not files:
             raise InputError(f"{source}: the folder holds no .json file of conversations")
         return files
     return [path]
 
 
-def _rows(file: Path) -> list:
-    content = read_json(file)
-    if not isinstance(content, list):
-        raise InputError(
-            f"{file}: found a JSON {type(content).__name__}, expected ShareGPT's schema: a list "
-            'of {"id": ..., "conversations": [{"from": "human", "value": "..."}, ...]}'
-        )
-    return content
+def _rows(file: Path, roles: Mapping[str, str], progress: Progress) -> Iterator[list[Row]]:
+    """Batches of a file's rows.
+
+    Raises:
+        InputError: an unknown role, or already the first row is of another schema: then the file
+            is, and not a row of it.
+    """
+    number = 0
+    for batch in batches_of_rows(file, progress):
+        rows = []
+        for content in batch:
+            where = f"{file}, row {number}"
+            try:
+                turns = turns_of(content, roles, where)
+                rows.append(Row(file.name, number, _identity(content), turns))
+            except OtherSchema as found:
+                if number == 0:
+                    raise InputError(f"{where}: {found}") from None
+                rows.append(Row(file.name, number, None, [], f"another schema: {found}"))
+            except Rejected as reason:
+                rows.append(Row(file.name, number, None, [], str(reason)))
+            number += 1
+        yield rows
 
 
-def _messages(row: object, where: str) -> list[dict]:
-    """Turns of one row, in ShareGPT's or in the messages form, as role and content."""
-    form = next(
-        (form for form in FORMS if isinstance(row, dict) and isinstance(row.get(form[0]), list)),
-        None,
-    )
-    if form is None:
-        found = f"keys {sorted(row)}" if isinstance(row, dict) else f"a {type(row).__name__}"
-        raise InputError(
-            f'{where}: found {found}, expected {{"conversations": [{{"from", "value"}}, ...]}} '
-            'or {"messages": [{"role", "content"}, ...]}'
-        )
-    turns_key, role_key, text_key = form
-    messages = []
-    for number, turn in enumerate(row[turns_key]):
-        if not isinstance(turn, dict) or not {role_key, text_key} <= turn.keys():
-            raise InputError(
-                f"{where}, turn {number}: found {str(turn)[:60]!r}, expected an object with "
-                f"`{role_key}` and `{text_key}`"
-            )
-        role = ROLES.get(str(turn[role_key]).lower())
-        if role is None:
-            raise InputError(
-                f"{where}, turn {number}: unknown role {turn[role_key]!r}; expected one of "
-                f"{', '.join(ROLES)}"
-            )
-        if not isinstance(turn[text_key], str):
-            raise _Rejected(f"turn is not text: turn {number}")
-        if any("\ud800" <= character <= "\udfff" for character in turn[text_key]):
-            raise _Rejected(f"turn holds half a surrogate pair: turn {number}")
-        messages.append({"role": role, "content": turn[text_key]})
-    return messages
+def _identity(content: dict) -> str | int | None:
+    identity = content.get("id")
+    if not isinstance(identity, str | int | None) or (
+        isinstance(identity, str) and not is_unicode(identity)
+    ):
+        raise Rejected("id is neither text nor a whole number")
+    return identity
 
 
-def _regular(messages: list[dict]) -> list[dict]:
-    """Drop a leading assistant turn and a trailing user turn; require alternation and text."""
-    system = [message for message in messages if message["role"] == "system"]
-    turns = [message for message in messages if message["role"] != "system"]
-    if len(system) > 1 or (system and messages[0]["role"] != "system"):
-        raise _Rejected("system turn not at the start")
-    if turns and turns[0]["role"] == "assistant":
-        turns = turns[1:]
-    if turns and turns[-1]["role"] == "user":
-        turns = turns[:-1]
-    if not turns:
-        raise _Rejected("no user turn with a reply")
-    for number, message in enumerate(turns):
-        if message["role"] != ("user", "assistant")[number % 2]:
-            raise _Rejected(f"roles do not alternate: turn {number}")
-        if not message["content"].strip():
-            raise _Rejected(f"empty turn: turn {number}")
-    return system + turns
-
-
-def _how_many(prepared: Prepared, selection: ShareGptSelection, source: str) -> int:
-    available = len(prepared.conversations)
+def _how_many(available: int, selection: ShareGptSelection, source: str) -> int:
     if selection.n is None:
         return max(1, round(available * selection.frac))
     if selection.n > available:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jinja2
 from transformers import PreTrainedTokenizerBase
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from eagle.errors import InputError
 
@@ -142,6 +143,43 @@ def encode(
     return Encoded(
         token_ids[:maximum_length], mask[:maximum_length], max(0, len(token_ids) - maximum_length)
     )
+
+
+def encode_many(
+    tokenizer: PreTrainedTokenizerBase, template: str, conversations: list[list[dict]]
+) -> list[Encoded]:
+    """`encode` of many conversations, each whole: tokenised side by side, their masks filled in by
+    spans and not by tokens.
+
+    Raises:
+        InputError: the template cannot render one of them, or not in time.
+    """
+    try:
+        with _time_bound():
+            texts, replies = render_jinja_template(
+                conversations,
+                chat_template=template,
+                return_assistant_tokens_mask=True,
+                **tokenizer.special_tokens_map,
+            )
+    except InputError:
+        raise
+    except Exception as error:  # as in `render`
+        raise _refusal(error) from None
+    tokenized = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
+    encoded = []
+    for token_ids, encoding, spans_of_replies in zip(
+        tokenized["input_ids"], tokenized.encodings, replies, strict=True
+    ):
+        mask = [0] * len(token_ids)
+        for start, end in spans_of_replies:  # characters
+            first, last = encoding.char_to_token(start), encoding.char_to_token(end - 1)
+            if first is None:
+                break
+            stop = last + 1 if last else len(token_ids)
+            mask[first:stop] = [1] * (stop - first)
+        encoded.append(Encoded(token_ids, mask, 0))
+    return encoded
 
 
 def _refusal(error: Exception) -> Refused:

@@ -9,12 +9,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from eagle.errors import InputError
 from eagle.files import read_json
-from eagle.template import encode
-from eagle.tracking import Progress
 
 
 @dataclass
@@ -124,60 +121,6 @@ def deal(documents: Sequence[int], lengths: list[int], slots: int) -> list[list[
         dealt[slot].append(document)
         filled[slot] += lengths[document]
     return dealt
-
-
-def tokenize(
-    conversations: list[dict],
-    tokenizer: PreTrainedTokenizerBase,
-    template: str,
-    maximum_length: int,
-    progress: Progress,
-) -> tuple[TokenSet, dict]:
-    """Token ids and loss masks of conversations; those without an assistant token are left out.
-
-    Args:
-        progress: advanced by one for each conversation.
-
-    Returns:
-        The documents, and counts: documents, tokens, assistant_tokens, cut_tokens (beyond the
-        maximum length), cut_documents, documents_without_reply (left out).
-
-    Raises:
-        InputError: no conversation has an assistant token.
-    """
-    token_ids, masks, lengths = [], [], []
-    cut_tokens = cut_documents = without_reply = 0
-    for row in conversations:
-        encoded = encode(tokenizer, template, row["messages"], maximum_length)
-        cut_tokens += encoded.cut
-        cut_documents += encoded.cut > 0
-        # the first token cannot be a target, so a reply must reach beyond it
-        if any(encoded.loss_mask[1:]):
-            token_ids += encoded.token_ids
-            masks += encoded.loss_mask
-            lengths.append(len(encoded.token_ids))
-        else:
-            without_reply += 1
-        progress.advance()
-    if not lengths:
-        raise InputError(
-            f"none of {len(conversations)} conversations has an assistant token within "
-            f"{maximum_length} tokens: nothing to learn from. Check that the data holds "
-            "replies, and that the template marks them with {% generation %}"
-        )
-    tokens = TokenSet(
-        torch.tensor(token_ids, dtype=torch.int32),
-        torch.tensor(masks, dtype=torch.uint8),
-        torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int64),
-    )
-    return tokens, {
-        "documents": len(tokens),
-        "tokens": len(token_ids),
-        "assistant_tokens": sum(masks),
-        "cut_tokens": cut_tokens,
-        "cut_documents": cut_documents,
-        "documents_without_reply": without_reply,
-    }
 
 
 def read_manifest(folder: Path) -> dict:

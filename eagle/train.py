@@ -30,6 +30,7 @@ from transformers import PreTrainedTokenizerBase  # noqa: E402
 
 from eagle.batch import Split  # noqa: E402
 from eagle.config import TrainCommand, parse_command  # noqa: E402
+from eagle.conversations import read_conversations, split  # noqa: E402
 from eagle.draft import Draft, draft_config  # noqa: E402
 from eagle.errors import InputError, one_clear_message  # noqa: E402
 from eagle.features import CachedFeatures, Features, ReplayedFeatures  # noqa: E402
@@ -46,9 +47,9 @@ from eagle.loss import (  # noqa: E402
     whole_vocabulary,
 )
 from eagle.provenance import provenance  # noqa: E402
-from eagle.sharegpt import read_conversations, split  # noqa: E402
 from eagle.template_proof import choose_template  # noqa: E402
-from eagle.tokens import TokenSet, read_manifest, tokenize  # noqa: E402
+from eagle.tokenization import tokenize  # noqa: E402
+from eagle.tokens import TokenSet, read_manifest  # noqa: E402
 from eagle.tracking import ClearML, Progress  # noqa: E402
 from eagle.trainer import Trainer  # noqa: E402
 from eagle.verifier import (  # noqa: E402

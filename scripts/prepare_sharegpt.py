@@ -4,9 +4,10 @@ import time
 from pathlib import Path
 
 from eagle.config import load_params
+from eagle.conversations import split
 from eagle.errors import one_clear_message
-from eagle.files import whole_folder, write_json, write_json_lines
-from eagle.sharegpt import prepare, split, statistics
+from eagle.files import whole_folder, write_json
+from eagle.sharegpt import prepare, statistics
 from eagle.tracking import say_written
 
 SHAREGPT = Path("resources/sharegpt")
@@ -14,13 +15,21 @@ SHAREGPT = Path("resources/sharegpt")
 
 def main() -> None:
     started = time.monotonic()
-    params = load_params().sharegpt
-    prepared = prepare(params.source, params.revision, params)
-    train, validation = split(prepared.conversations, params.validation_fraction)
+    params = load_params()
+    sharegpt, machine = params.sharegpt, params.machine
+    prepared = prepare(
+        sharegpt.source,
+        sharegpt.revision,
+        sharegpt,
+        SHAREGPT.parent,
+        machine.data_processes,
+        machine.progress_seconds,
+    )
+    train, validation = split(prepared.chosen, sharegpt.validation_fraction)
     with whole_folder(SHAREGPT) as folder:
-        write_json_lines(folder / "train.jsonl", train)
-        write_json_lines(folder / "validation.jsonl", validation)
-        write_json_lines(folder / "rejected.jsonl", prepared.rejected)
+        prepared.usable.write(folder / "train.jsonl", train)
+        prepared.usable.write(folder / "validation.jsonl", validation)
+        prepared.rejected.write(folder / "rejected.jsonl", range(len(prepared.rejected)))
         counts = statistics(prepared, {"train": train, "validation": validation})
         write_json(folder / "statistics.json", counts)
     note = (

@@ -8,10 +8,10 @@ import torch
 
 from eagle.completion_server import CompletionServer
 from eagle.config import Params, load_params
+from eagle.conversations import read_conversations
 from eagle.errors import one_clear_message
 from eagle.files import sha256_of_file, whole_folder, write_json_lines
 from eagle.replies import Backend, Journal, TransformersBackend, regenerate
-from eagle.sharegpt import read_conversations
 from eagle.template_proof import choose_template
 from eagle.tracking import Progress, say_written
 from eagle.verifier import Verifier, context_of, load_tokenizer, stop_token_ids

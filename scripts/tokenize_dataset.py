@@ -5,11 +5,10 @@ from pathlib import Path
 
 from eagle.config import load_params
 from eagle.errors import one_clear_message
-from eagle.files import sha256_of_file, whole_folder, write_json
-from eagle.sharegpt import read_conversations
+from eagle.files import sha256_of_file, sha256_of_json, whole_folder, write_json
 from eagle.template import load_template
-from eagle.tokens import tokenize
-from eagle.tracking import Progress, say_written
+from eagle.tokenization import tokenize_file
+from eagle.tracking import say_written
 from eagle.verifier import load_tokenizer, tokenizer_hash
 
 VERIFIER = Path("resources/verifier")
@@ -21,22 +20,28 @@ TOKENS = Path("resources/tokens")
 def main() -> None:
     started = time.monotonic()
     params = load_params()
-    tokenizer = load_tokenizer(VERIFIER)
-    template = load_template(str(TEMPLATE), tokenizer)
+    template = load_template(str(TEMPLATE), load_tokenizer(VERIFIER))
     length = params.tokens.maximum_model_length
-    manifest = {
+    made_with = {
         "tokenizer_sha256": tokenizer_hash(VERIFIER),
         "template_sha256": sha256_of_file(TEMPLATE),
         "maximum_model_length": length,
     }
+    manifest = made_with | {"made_with_sha256": sha256_of_json(made_with)}
+    statistics = {}
     with whole_folder(TOKENS) as folder:
         for name in ("train", "validation"):
-            rows = read_conversations(REPLIES / f"{name}.jsonl")
-            seconds = params.machine.progress_seconds
-            with Progress(f"tokenize {name}", len(rows), "conversations", seconds) as progress:
-                tokens, manifest[name] = tokenize(rows, tokenizer, template, length, progress)
-            tokens.save(folder / f"{name}.safetensors")
+            manifest[name], statistics[name] = tokenize_file(
+                REPLIES / f"{name}.jsonl",
+                folder / f"{name}.safetensors",
+                VERIFIER,
+                template,
+                length,
+                params.machine.data_processes,
+                params.machine.progress_seconds,
+            )
         write_json(folder / "manifest.json", manifest)
+        write_json(folder / "statistics.json", statistics)
     counts = manifest["train"]
     note = (
         f"{counts['tokens']:,} tokens to train on, {counts['assistant_tokens']:,} the assistant's"

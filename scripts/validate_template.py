@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 
 from eagle.config import load_params
+from eagle.conversations import read_conversations
 from eagle.errors import one_clear_message
 from eagle.files import whole_folder, write_json, write_text
 from eagle.pages import render
-from eagle.sharegpt import read_conversations
 from eagle.template import encode
 from eagle.template_proof import choose_template, spans, validate
 from eagle.tracking import say_written

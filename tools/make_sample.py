@@ -14,11 +14,10 @@ from pathlib import Path
 
 import torch
 
-from eagle.config import Regenerate
+from eagle.config import ROLES, Regenerate
 from eagle.errors import one_clear_message
 from eagle.files import read_json, write_json_lines, write_text
 from eagle.replies import Journal, TransformersBackend, regenerate
-from eagle.sharegpt import ROLES
 from eagle.template import load_template
 from eagle.tracking import Progress
 from eagle.verifier import Verifier, load_tokenizer

@@ -11,7 +11,7 @@ from eagle import features
 from eagle.errors import InputError
 from eagle.features import CachedFeatures, ReplayedFeatures, cache_folder
 from eagle.loss import part_of_vocabulary, teach, whole_vocabulary
-from eagle.tokens import tokenize
+from eagle.tokenization import tokenize
 from eagle.tracking import Progress
 from eagle.verifier import Verifier
 from tests.tiny import MARKED, make_messages, make_tokenizer

@@ -6,9 +6,7 @@ import pytest
 import torch
 
 from eagle.errors import InputError
-from eagle.tokens import TokenSet, deal, tokenize
-from eagle.tracking import Progress
-from tests.tiny import MARKED, make_messages, make_tokenizer
+from eagle.tokens import TokenSet, deal
 
 STOP = 9
 # two turns:      U  U  A  A stop nl U  A  stop nl        (A and stop are the assistant's)
@@ -57,37 +55,18 @@ def test_what_a_template_masks_after_the_stop_token_is_not_met_in_serving():
     assert counted.tolist() == [True, True, False, False, False, False]
 
 
-def test_tokenizing_counts_what_is_cut_and_left_out(tmp_path):
-    rows = make_messages(6)
-    rows.append(
-        {
-            "id": "long",
-            "messages": [
-                {"role": "user", "content": "cat " * 100},
-                {"role": "assistant", "content": "the mat"},
-            ],
-        }
-    )
-    with Progress("t", len(rows), "c") as progress:
-        tokens, counts = tokenize(rows, make_tokenizer(), MARKED, 60, progress)
-    assert counts["documents"] == len(tokens) == 6
-    assert counts["documents_without_reply"] == 1
-    assert counts["cut_tokens"] > 0 < counts["cut_documents"]
-    assert counts["tokens"] == len(tokens.token_ids) == int(tokens.bounds[-1])
-    assert counts["assistant_tokens"] == int(tokens.loss_mask.sum())
+def test_a_saved_set_comes_back_and_can_be_limited(tmp_path):
+    tokens = two_turns()
     tokens.save(tmp_path / "t.safetensors")
     again = TokenSet.load(tmp_path / "t.safetensors")
     assert torch.equal(again.token_ids, tokens.token_ids)
     assert torch.equal(again.bounds, tokens.bounds)
-    short = again.limited(10)
-    assert max(short.length(document) for document in range(6)) == 10
-    assert torch.equal(short.token_ids[short.span(2)], tokens.token_ids[tokens.span(2)][:10])
+    short = again.limited(3)
+    assert [short.length(document) for document in range(3)] == [3, 3, 3]
+    assert torch.equal(short.token_ids[short.span(1)], tokens.token_ids[4:7])
 
 
-def test_no_assistant_token_anywhere_and_a_cut_off_file_are_refused(tmp_path):
-    rows = [{"id": 0, "messages": [{"role": "user", "content": "cat"}]}]
-    with Progress("t", 1, "c") as progress, pytest.raises(InputError, match="no.* assistant token"):
-        tokenize(rows, make_tokenizer(), MARKED, 60, progress)
+def test_a_cut_off_file_is_refused(tmp_path):
     path = tmp_path / "t.safetensors"
     two_turns().save(path)
     path.write_bytes(path.read_bytes()[:-10])

@@ -14,7 +14,7 @@ from eagle.errors import InputError
 from eagle.features import ReplayedFeatures
 from eagle.initialization import initialize_random
 from eagle.loss import whole_vocabulary
-from eagle.tokens import tokenize
+from eagle.tokenization import tokenize
 from eagle.tracking import ClearML, Progress
 from eagle.trainer import Trainer, schedule, updates_of
 from eagle.verifier import Verifier
