@@ -153,6 +153,14 @@ class Tree:
             levels.append(Level(rows, *indices, self.seen[rows][:, before], width))
         return levels
 
+    @cached_property
+    def paths(self) -> list[Ranks]:
+        """Of every drafted row: what `from_paths` makes the tree from."""
+        paths: list[Ranks] = [()]
+        for row, parent in enumerate(self.parents[1:], start=1):
+            paths.append((*paths[parent], self.children[parent].index(row)))
+        return paths[1:]
+
     def path(self, row: int) -> list[int]:
         """Rows from the root to this one."""
         path = [row]

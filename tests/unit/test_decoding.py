@@ -10,34 +10,10 @@ from eagle.draft import Draft, attend_within_documents, draft_config
 from eagle.errors import InputError
 from eagle.initialization import initialize_random
 from eagle.loss import part_of_vocabulary, whole_vocabulary
-from eagle.lossless import Comparison, compare, reference_texts, rounding_difference
 from eagle.tree import Growth, Tree
 from eagle.verifier import Verifier
 from tests.tiny import make_verifier
 from tests.unit.test_acceptance import chi_square
-
-
-@pytest.fixture(scope="module")
-def verifier(tiny_verifier):
-    return Verifier.load(tiny_verifier, torch.float64, torch.device("cpu"))
-
-
-@pytest.fixture(scope="module")
-def draft(verifier):
-    draft = Draft(draft_config(None, verifier.config)).double()
-    initialize_random(draft, 0)
-    return draft
-
-
-@pytest.fixture(scope="module")
-def echo(verifier):
-    """A draft that hands its input feature on, so that its head repeats the verifier's choice:
-    often right on a verifier that repeats itself, which an untrained draft never is."""
-    echo = Draft(draft_config(None, verifier.config)).double()
-    for parameter in echo.parameters():
-        parameter.data.zero_()
-    echo.fc.weight.data[:, verifier.config.hidden_size :] = torch.eye(verifier.config.hidden_size)
-    return echo
 
 
 def prompts(verifier, count: int) -> list[list[int]]:
@@ -215,13 +191,6 @@ def test_sampled_texts_have_the_verifiers_distribution(twelve, shape, sampling, 
     assert chi_square(observed, wanted) > 1e-3 / SAMPLED_TESTS
 
 
-def test_vanilla_is_transformers_generate(verifier):
-    for prompt, reference in zip(
-        prompts(verifier, 8), reference_texts(verifier, prompts(verifier, 8), 24), strict=True
-    ):
-        assert vanilla(verifier, prompt, 24).token_ids == reference
-
-
 def test_drafting_with_the_cache_is_the_draft_over_the_whole_text(verifier, draft):
     """The first drafted token after any accepted text: incremental equals from scratch."""
     ids = prompts(verifier, 1)[0] * 4
@@ -273,32 +242,6 @@ def test_the_text_ends_at_its_length_however_much_was_accepted(verifier, echo):
         text = speculate(verifier, echo, prompts(verifier, 1)[0], length, TREE).token_ids
         assert text == vanilla(verifier, prompts(verifier, 1)[0], length).token_ids
         assert len(text) == length
-
-
-def test_a_difference_is_lossless_only_as_a_proven_tie(verifier):
-    prompt = prompts(verifier, 1)[0]
-    text = vanilla(verifier, prompt, 8).token_ids
-    other = [*text[:3], (text[3] + 1) % 100, *text[4:]]
-    same, changed, shorter = compare(
-        lambda: verifier, [prompt] * 3, [text, other, text[:5]], [text] * 3
-    )
-    assert same == Comparison(identical=True)
-    assert same.lossless()
-    assert changed.first_difference == 3
-    assert changed.logit_gap > 1e-3
-    assert not changed.lossless()
-    assert changed.lossless(tie=changed.logit_gap)
-    assert not shorter.lossless()
-    assert not shorter.lossless(tie=1e9)
-    assert Comparison(False, 3, 5e-4).lossless()
-
-
-def test_rounding_is_measured_between_the_two_ways_of_verifying(verifier, tiny_verifier):
-    prompt = prompts(verifier, 1)[0]
-    text = vanilla(verifier, prompt, 40).token_ids
-    assert rounding_difference(verifier, prompt, text) < 1e-10
-    coarse = Verifier.load(tiny_verifier, torch.float32, torch.device("cpu"))
-    assert 0 < rounding_difference(coarse, prompt, text) < 1e-3
 
 
 def test_casting_a_draft_leaves_its_rotary_frequencies(verifier, draft):
