@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 
 from eagle.batch import Split
+from eagle.bench import read_bench
 from eagle.checkpoint import load_draft
 from eagle.config import Recipe, TrainCommand, load_params
 from eagle.decoding import chain
 from eagle.draft import Draft, draft_config
-from eagle.evaluation import read_bench
 from eagle.features import CachedFeatures
 from eagle.files import sha256_of_folder
 from eagle.initialization import initialize_random
@@ -132,7 +132,7 @@ class Bench:
         tokenizer = load_tokenizer(VERIFIER)
         template = load_template("results/template/chat_template.jinja", tokenizer)
         generations = []
-        for question in read_bench(Path(self.params.evaluate.bench), 20):
+        for question in read_bench(self.params.evaluate.bench, 20):
             message = [{"role": "user", "content": question["turns"][0]}]
             ids = tokenizer.apply_chat_template(
                 message, chat_template=template, add_generation_prompt=True, return_dict=True

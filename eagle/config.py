@@ -258,8 +258,21 @@ class Evaluate(Section):
     """Questions taken from the bench, spread evenly over it, each with all its turns."""
     maximum_new_tokens: int = Field(48, ge=2)
     """Longest generation for speed and acceptance length, in tokens."""
-    draft_length: int = Field(4, ge=1)
-    """Tokens the chain drafts a step (k)."""
+    decoder: Literal["chain", "static_tree", "dynamic_tree"] = "static_tree"
+    """What is measured: a chain of `draft_length` tokens a step, the tree `static_tree`, or a tree
+    grown anew in each step (EAGLE-2). Acceptance rates are a chain's in any case."""
+    draft_length: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+    """Tokens the chain drafts a step (k); auto: the fastest in greedy decoding, by forecast from
+    measured acceptance and step times."""
+    static_tree: Literal["auto", "mc_sim_7b_63"] | list[list[Annotated[int, Field(ge=0)]]] = "auto"
+    """The static tree: mc_sim_7b_63 (the paper's, 25 nodes), its nodes as lists of ranks, such as
+    [[0], [1], [0, 0]], or auto: the fastest by the same forecast."""
+    tree_tokens: int = Field(60, ge=2)
+    """Tokens that the dynamic tree verifies at once, its root included."""
+    tree_depth: int = Field(5, ge=1)
+    """Levels of the dynamic tree, each a draft forward."""
+    tree_top_k: int = Field(10, ge=1)
+    """Rows of the dynamic tree that are drafted on in each level, and candidates of each."""
     temperature: float = Field(0.0, ge=0)
     """Of speed, acceptance length and rates, for verifier and draft; 0 is greedy. Losslessness is
     proven at 0."""
@@ -274,7 +287,7 @@ class Evaluate(Section):
     """Precision for speed, acceptance length and agreement; acceptance rates and losslessness:
     float32."""
     lossless_prompts: int = Field(12, ge=1)
-    """Prompts on which the chain's text is held against vanilla decoding in float32."""
+    """Prompts on which the text of a chain of five is held against transformers' in float32."""
     lossless_tokens: int = Field(48, ge=2)
     """Tokens a prompt in that comparison."""
     seed: int = 0

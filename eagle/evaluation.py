@@ -1,5 +1,6 @@
 """Measuring a draft: agreement on held-out text, acceptance, speed and losslessness."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,11 @@ from eagle.acceptance import Sampling
 from eagle.bench import read_bench
 from eagle.checkpoint import load_draft
 from eagle.config import Evaluate
-from eagle.decoding import Choice, Generation, chain, vanilla
+from eagle.decoding import Choice, Generation, chain, speculate, vanilla
 from eagle.draft import Draft, attend_within_documents, check_fit
 from eagle.errors import InputError
 from eagle.features import compute
+from eagle.forecast import Forecast, forecast
 from eagle.loss import Vocabulary, part_of_vocabulary, whole_vocabulary
 from eagle.lossless import (
     TIE,
@@ -27,16 +29,23 @@ from eagle.metrics import (
     acceptance_length,
     acceptance_rates,
     bootstrap_interval,
+    calls_per_token,
+    draft_share,
     other_acceptance_lengths,
+    speedup,
     step_cost,
     tokens_per_second,
 )
+from eagle.packing import pack, packed
 from eagle.tokens import TokenSet
 from eagle.tracking import Progress
+from eagle.tree import NAMED, Growth, Tree
 from eagle.verifier import Verifier
 
 RATE_POSITIONS = 5
 """Acceptance rates are those of a chain of five, as in the paper: alpha_0 … alpha_4."""
+FORECAST_PROMPTS, FORECAST_TOKENS = 16, 48
+"""Held-out prompts, and the tokens of their replies, on which a decoder is chosen."""
 
 
 @dataclass
@@ -70,37 +79,49 @@ def evaluate(
 
     Args:
         trained_on: says which tokens are frequent, for `settings.draft_vocabulary`.
+        held_out: agreement is measured on these conversations, and a decoder chosen on replies to
+            them, so that the bench has no say in it.
 
-    Speed, tau and agreement in `settings.dtype`, vanilla and chain in turn on each prompt;
-    acceptance rates in float32. Losslessness in both: in float32 a first difference must be a
-    tie in float64; in `settings.dtype` a near-tie in float32, within twice the largest difference
-    that this run measures between verifying the same tokens at once and one by one.
+    Speed, tau and agreement in `settings.dtype`, vanilla and the draft's decoder in turn on each
+    prompt; acceptance rates in float32, by a chain. Losslessness in both: in float32 a first
+    difference must be a tie in float64; in `settings.dtype` a near-tie in float32, within twice
+    the largest difference that this run measures between verifying the same tokens at once and
+    one by one.
 
     Raises:
-        InputError: bench or draft cannot be used.
+        InputError: bench, draft or decoder cannot be used.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     questions = read_bench(settings.bench, settings.questions)
+    given = given_shape(settings)
     draft = load_draft(draft_folder).to(device)
     verifier = Verifier.load(verifier_folder, getattr(torch, settings.dtype), device)
     check_fit(draft.config, verifier.config, str(draft_folder))
+    pack(verifier.model, keep=verifier.model.get_output_embeddings())
+    fast_draft = draft.cast(verifier.head.dtype)
+    pack(fast_draft)
+    vocabulary = _drafted_from(settings, trained_on, verifier)
     choice = Choice()
     if settings.temperature > 0:
         sampling = Sampling(settings.temperature, settings.top_p, settings.top_k)
         choice = Choice(sampling, torch.Generator().manual_seed(settings.seed))
     turns = sum(len(question["turns"]) for question in questions)
-    total = turns + min(turns, settings.lossless_prompts) + len(held_out)
+    total = turns + min(turns, settings.lossless_prompts) + len(held_out) + (given is None)
     with Progress("evaluate", total, "prompts", progress_seconds) as progress:
+        forecasts = []
+        if given is None:
+            forecasts = _forecasts(settings, verifier, fast_draft, vocabulary, held_out)
+            progress.advance(note="choice of a decoder")
+        shape = forecasts[0].shape if given is None else given
         prompts, plain, fast = _race(
-            questions, verifier, draft.cast(verifier.head.dtype),
-            _drafted_from(settings, trained_on, verifier), choice, template, tokenizer, settings,
-            progress,
+            questions, verifier, fast_draft, vocabulary, shape, choice, template, tokenizer,
+            settings, progress,
         )  # fmt: skip
         rounding = max(
             rounding_difference(verifier, prompt.token_ids, generation.token_ids)
             for prompt, generation in list(zip(prompts, plain, strict=True))[:3]
         )
-        top1 = _top1_agreement(held_out, verifier, draft, progress)
+        top1 = _top1_agreement(held_out, verifier, fast_draft, progress)
         del verifier
         exact = Verifier.load(verifier_folder, torch.float32, device)
         draft = load_draft(draft_folder).to(device)
@@ -138,6 +159,7 @@ def evaluate(
             "was drafted; check the prompts and the chat template"
         )
     rates = acceptance_rates(rated, RATE_POSITIONS)
+    spoken = [generation for generation in fast if generation.accepted]
     return Evaluation(
         metrics={
             "tau": round(acceptance_length(fast), 4),
@@ -146,25 +168,39 @@ def evaluate(
                 for n, rate in enumerate(rates)
             },
             "top1_agreement": round(top1, 4),
-            "speedup": round(_speedup(fast, plain), 4),
+            "speedup": round(speedup(fast, plain), 4),
             "tokens_per_second": round(tokens_per_second(fast), 2),
             "lossless": all(comparison.lossless() for comparison in comparisons)
             and all(comparison.lossless(2 * rounding) for comparison in served),
         },
         details={
-            "draft_length": settings.draft_length,
+            "decoder": describe(settings, shape),
             "draft_vocabulary": settings.draft_vocabulary,
             "temperature": settings.temperature,
-            "tau_95": bootstrap_interval(
-                acceptance_length, [g for g in fast if g.accepted], seed=settings.seed
-            ),
+            "tau_95": bootstrap_interval(acceptance_length, spoken, seed=settings.seed),
             "other_tau": other_acceptance_lengths(fast),
-            "speedup_95": bootstrap_interval(_speedup, fast, plain, seed=settings.seed),
-            "speedup_without_prefill": tokens_per_second(fast, prefill=False)
-            / tokens_per_second(plain, prefill=False),
+            "acceptance_by_depth": acceptance_rates(fast, shape.depth),
+            "alpha_95": bootstrap_interval(
+                lambda generations: acceptance_rates(generations, RATE_POSITIONS),
+                [generation for generation in rated if generation.accepted],
+                seed=settings.seed,
+            ),
+            "alpha_steps": sum(len(generation.accepted) for generation in rated),
+            "alpha_tau": acceptance_length(rated),
+            "speedup_95": bootstrap_interval(speedup, fast, plain, seed=settings.seed),
+            "speedup_without_prefill": speedup(fast, plain, prefill=False),
             "break_even_tau": step_cost(fast, plain),
             "vanilla_tokens_per_second": tokens_per_second(plain),
-            "rate_steps": sum(len(generation.accepted) for generation in rated),
+            "verifier_calls_per_token": calls_per_token(fast),
+            "draft_share": draft_share(fast),
+            "forecasts": [_forecast_row(forecast) for forecast in forecasts],
+            "measured_over_forecast": speedup(fast, plain, prefill=False) / forecasts[0].speedup
+            if forecasts
+            else None,
+            "by_category": _by(lambda prompt: prompt.category, prompts, plain, fast, settings.seed),
+            "by_turn": _by(
+                lambda prompt: f"turn {prompt.turn}", prompts, plain, fast, settings.seed
+            ),
             "lossless": _proof(comparisons, TIE) | {"tokens_each": settings.lossless_tokens},
             f"lossless_{settings.dtype}": _proof(served, 2 * rounding)
             | {"rounding_difference": rounding},
@@ -173,12 +209,107 @@ def evaluate(
     )
 
 
+def given_shape(settings: Evaluate) -> Tree | Growth | None:
+    """What the decoder drafts in each step; None: to be chosen by forecast.
+
+    Raises:
+        InputError: static_tree is no tree.
+    """
+    if settings.decoder == "dynamic_tree":
+        return Growth(settings.tree_tokens, settings.tree_depth, settings.tree_top_k)
+    given = settings.draft_length if settings.decoder == "chain" else settings.static_tree
+    if given == "auto":
+        return None
+    if settings.decoder == "chain":
+        return Tree.chain(given)
+    return Tree.named(given) if isinstance(given, str) else Tree.from_paths(given)
+
+
+def describe(settings: Evaluate, shape: Tree | Growth) -> dict:
+    """The decoder as it was measured, `name` in words."""
+    if isinstance(shape, Growth):
+        name = f"a tree of {shape.tokens - 1} tokens grown in each step"
+        return {"kind": settings.decoder, "name": name, **shape._asdict()}
+    if settings.decoder == "chain":
+        name = f"a chain of {shape.depth}"
+        return {"kind": settings.decoder, "name": name, "draft_length": shape.depth}
+    return {
+        "kind": settings.decoder,
+        "name": f"a static tree of {len(shape) - 1} tokens, {shape.depth} deep",
+        "tokens": len(shape),
+        "depth": shape.depth,
+        "paths": [list(path) for path in shape.paths],
+    }
+
+
+def _forecasts(
+    settings: Evaluate,
+    verifier: Verifier,
+    draft: Draft,
+    vocabulary: Vocabulary,
+    held_out: TokenSet,
+) -> list[Forecast]:
+    """Of the shapes that the decoder can take, the fastest first; of the others, for comparison,
+    behind them."""
+    prompts = held_out_prompts(held_out)
+    texts = reference_texts(verifier, prompts, FORECAST_TOKENS)
+    named = {name: Tree.named(name) for name in NAMED}
+    forecasts = forecast(verifier, draft, vocabulary, prompts, texts, named)
+    wanted = settings.decoder == "chain"
+    return sorted(forecasts, key=lambda forecast: forecast.shape.is_chain != wanted)
+
+
+def held_out_prompts(held_out: TokenSet) -> list[list[int]]:
+    """The beginnings of conversations, each up to its first reply, the shortest ones."""
+    prompts = []
+    for document in range(len(held_out)):
+        span = held_out.span(document)
+        start = int(held_out.loss_mask[span].int().argmax())
+        prompts.append(held_out.token_ids[span][:start].tolist())
+    return sorted((prompt for prompt in prompts if prompt), key=len)[:FORECAST_PROMPTS]
+
+
+def _forecast_row(forecast: Forecast) -> dict:
+    return {
+        "decoder": forecast.name,
+        "tau": forecast.tau,
+        "break_even_tau": forecast.step_cost,
+        "speedup_without_prefill": forecast.speedup,
+    }
+
+
+def _by(
+    key: Callable[[Prompt], str],
+    prompts: list[Prompt],
+    plain: list[Generation],
+    fast: list[Generation],
+    seed: int,
+) -> dict[str, dict]:
+    """tau and speed-up of groups of prompts, with their intervals."""
+    groups: dict[str, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        if fast[number].accepted:
+            groups.setdefault(key(prompt), []).append(number)
+    table = {}
+    for group, numbers in groups.items():
+        ours, alone = ([sample[i] for i in numbers] for sample in (fast, plain))
+        table[group] = {
+            "prompts": len(numbers),
+            "tau": acceptance_length(ours),
+            "tau_95": bootstrap_interval(acceptance_length, ours, seed=seed),
+            "speedup": speedup(ours, alone),
+            "speedup_95": bootstrap_interval(speedup, ours, alone, seed=seed),
+        }
+    return table
+
+
 def _drafted_from(settings: Evaluate, trained_on: TokenSet, verifier: Verifier) -> Vocabulary:
     """The tokens that the training data says most, or all."""
-    if settings.draft_vocabulary is None:
-        return whole_vocabulary(verifier.head)
-    by_frequency = trained_on.by_frequency(len(verifier.head)).to(verifier.head.device)
-    return part_of_vocabulary(verifier.head, by_frequency[: settings.draft_vocabulary])
+    vocabulary = whole_vocabulary(verifier.head)
+    if settings.draft_vocabulary is not None:
+        by_frequency = trained_on.by_frequency(len(verifier.head)).to(verifier.head.device)
+        vocabulary = part_of_vocabulary(verifier.head, by_frequency[: settings.draft_vocabulary])
+    return vocabulary._replace(head=packed(vocabulary.head))
 
 
 def _race(
@@ -186,15 +317,16 @@ def _race(
     verifier: Verifier,
     draft: Draft,
     vocabulary: Vocabulary,
+    shape: Tree | Growth,
     choice: Choice,
     template: str,
     tokenizer: PreTrainedTokenizerBase,
     settings: Evaluate,
     progress: Progress,
 ) -> tuple[list[Prompt], list[Generation], list[Generation]]:
-    """Vanilla and chain in turn on every turn of every question; later turns follow vanilla's
-    earlier replies."""
-    length, k = settings.maximum_new_tokens, settings.draft_length
+    """Vanilla and the draft's decoder in turn on every turn of every question; later turns follow
+    vanilla's earlier replies."""
+    length = settings.maximum_new_tokens
     prompts: list[Prompt] = []
     plain: list[Generation] = []
     fast: list[Generation] = []
@@ -207,10 +339,10 @@ def _race(
             )["input_ids"]
             if not prompts:  # the first calls of both also pay for allocation and warm caches
                 vanilla(verifier, ids, 4)
-                chain(verifier, draft, ids, 4, k, vocabulary)
+                speculate(verifier, draft, ids, 4, shape, vocabulary)
             prompts.append(Prompt(question["question_id"], question["category"], turn, ids))
             plain.append(vanilla(verifier, ids, length, choice))
-            fast.append(chain(verifier, draft, ids, length, k, vocabulary, choice))
+            fast.append(speculate(verifier, draft, ids, length, shape, vocabulary, choice))
             reply = tokenizer.decode(plain[-1].token_ids, skip_special_tokens=True)
             messages.append({"role": "assistant", "content": reply})
             progress.advance(note="speed")
@@ -243,10 +375,6 @@ def _top1_agreement(
         counted_positions += int(counted.sum())
         progress.advance(note="agreement")
     return agreed / counted_positions
-
-
-def _speedup(fast: list[Generation], plain: list[Generation]) -> float:
-    return tokens_per_second(fast) / tokens_per_second(plain)
 
 
 def _proof(comparisons: list[Comparison], tie: float) -> dict:

@@ -93,7 +93,8 @@ def compare(
 @torch.inference_mode()
 def rounding_difference(verifier: Verifier, prompt: list[int], text: list[int]) -> float:
     """Largest difference of a logit between verifying `text` at once and token by token."""
-    at_once, one_by_one = VerifierSession(verifier), VerifierSession(verifier)
+    capacity = len(prompt) + len(text)
+    at_once, one_by_one = (VerifierSession(verifier, capacity) for _ in range(2))
     at_once.step(prompt)
     one_by_one.step(prompt)
     together = at_once.logits(at_once.step(text))

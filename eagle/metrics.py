@@ -34,14 +34,35 @@ def other_acceptance_lengths(generations: list[Generation]) -> dict[str, float]:
 
 
 def acceptance_rates(generations: list[Generation], positions: int) -> list[float | None]:
-    """alpha_0 … alpha_{positions-1} of a CHAIN: acceptance of drafted token n + 1 given that the
-    n before it were accepted; None where no step came that far (paper, section 4.1)."""
+    """Acceptance of drafted token n + 1 given that the n before it were accepted, for n = 0 …
+    positions - 1; None where no step came that far.
+
+    Of a CHAIN they are the paper's alpha_n (section 4.1); of a tree, its acceptance by depth. Over
+    all positions, 1 + sum_n prod_{i <= n} alpha_i is the same generations' acceptance length.
+    """
     accepted = np.array([count for generation in generations for count in generation.accepted])
     rates: list[float | None] = []
     for n in range(positions):
         reached = int((accepted >= n).sum())
         rates.append(float((accepted > n).sum() / reached) if reached else None)
     return rates
+
+
+def calls_per_token(generations: list[Generation]) -> float:
+    """Verifier forwards, the prefill's included, for each new token; vanilla decoding takes 1."""
+    calls = sum(generation.verifier_steps + 1 for generation in generations)
+    return calls / sum(len(generation.token_ids) for generation in generations)
+
+
+def draft_share(generations: list[Generation]) -> float:
+    """Drafting's share of the time after the prefill."""
+    drafting = sum(generation.draft_seconds for generation in generations)
+    return drafting / sum(generation.decode_seconds for generation in generations)
+
+
+def speedup(fast: list[Generation], plain: list[Generation], prefill: bool = True) -> float:
+    """Tokens/s over those of vanilla decoding."""
+    return tokens_per_second(fast, prefill) / tokens_per_second(plain, prefill)
 
 
 def tokens_per_second(generations: list[Generation], prefill: bool = True) -> float:
@@ -65,10 +86,12 @@ def step_cost(fast: list[Generation], plain: list[Generation]) -> float:
 
 def bootstrap_interval(
     statistic, *samples: list[Generation], seed: int, draws: int = 1000
-) -> list[float]:
+) -> list[float] | list[list[float] | None]:
     """95% interval of statistic(*samples) when the prompts are drawn again, with replacement.
 
     Args:
+        statistic: gives a number, or a list of numbers and None; of a list each place has its
+            interval, from the draws that have a number there, or None.
         samples: lists of equal length, one generation a prompt in the same order.
     """
     generator = np.random.default_rng(seed)
@@ -77,4 +100,13 @@ def bootstrap_interval(
     for _ in range(draws):
         chosen = generator.integers(count, size=count)
         values.append(statistic(*([sample[i] for i in chosen] for sample in samples)))
+    if not isinstance(values[0], list):
+        return _interval(values)
+    places = (
+        [value for value in place if value is not None] for place in zip(*values, strict=True)
+    )
+    return [_interval(place) if place else None for place in places]
+
+
+def _interval(values: list[float]) -> list[float]:
     return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from eagle.checkpoint import load_draft
-from eagle.decoding import chain, vanilla
-from eagle.lossless import compare
+from eagle.decoding import speculate, vanilla
+from eagle.lossless import compare, reference_texts
+from eagle.tree import Growth, Tree
 from eagle.verifier import Verifier, load_tokenizer
 from tests.conftest import ROOT
 
@@ -45,13 +46,48 @@ def test_the_draft_is_as_good_as_promised():
     assert trained["peak_memory_mb"] <= 4000
 
 
-def test_the_exported_draft_decodes_without_loss(verifier):
+DECODERS = {
+    "chain": Tree.chain(3),
+    "static tree": Tree.from_paths([[0], [1], [2], [0, 0], [0, 1]]),
+    "dynamic tree": Growth(tokens=8, depth=2, top_k=4),
+}
+
+
+def bench_prompts(count: int) -> list[list[int]]:
+    """First turns, spread over the shipped bench."""
+    lines = (ROOT / "resources/bench/default.jsonl").read_text().splitlines()
+    turns = [turn for line in lines for turn in json.loads(line)["turns"]]
+    return [prompt(turns[i * len(turns) // count]) for i in range(count)]
+
+
+def hold_against_transformers(verifier, shapes, prompts: list[list[int]], tokens: int) -> None:
+    """Texts in float32, each by its decoder: identical, or different at a tie in float64."""
     draft = load_draft(ROOT / "models/export/official")
-    asked = prompt("Explain why leaves fall in autumn.")
-    fast, plain = chain(verifier, draft, asked, 24, 3), vanilla(verifier, asked, 24)
-    (comparison,) = compare(exact, [asked], [fast.token_ids], [plain.token_ids])
-    assert comparison.lossless()
-    assert sum(fast.accepted) > 0
+    texts = [
+        speculate(verifier, draft, asked, tokens, shape)
+        for asked, shape in zip(prompts, shapes, strict=True)
+    ]
+    written = [text.token_ids for text in texts]
+    for comparison in compare(exact, prompts, written, reference_texts(verifier, prompts, tokens)):
+        assert comparison.lossless(), comparison
+    assert sum(sum(text.accepted) for text in texts) > len(prompts)
+
+
+def test_the_exported_draft_decodes_without_loss(verifier):
+    """8 x 48, the decoders taking turns."""
+    shapes = [*DECODERS.values()] * 3
+    hold_against_transformers(verifier, shapes[:8], bench_prompts(8), 48)
+
+
+@pytest.mark.proof
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    "shape",
+    [Tree.chain(5), Tree.named("mc_sim_7b_63"), Growth(tokens=26, depth=5, top_k=5)],
+    ids=DECODERS,
+)
+def test_every_decoder_is_lossless_on_many_prompts(verifier, shape):
+    hold_against_transformers(verifier, [shape] * 64, bench_prompts(64), 64)
 
 
 def test_the_mask_covers_what_the_assistant_says():

@@ -69,6 +69,8 @@ def test_conversations_that_cannot_be_used(project: Project, content, expected):
         ("train", {"global_batch_size": 3}, "train", "cannot be divided among 2 processes"),
         ("evaluate", {"temperature": -0.1}, "evaluate",
          "evaluate.temperature = -0.1: Input should be greater than or equal to 0"),
+        ("evaluate", {"static_tree": [[0], [1, 0]]}, "evaluate",
+         "node [1, 0] is an orphan: its parent [1] is not in the tree"),
         ("evaluate", {"bench": "resources/bench/absent.jsonl"}, "evaluate", "no such file"),
     ],
 )  # fmt: skip

@@ -10,8 +10,9 @@ from eagle.files import read_json
 from eagle.paper import PAPER, beside
 
 LLAMA = "hub:meta-llama/Llama-2-7b-chat-hf"
-METRICS = {"tau": 2.9, "speedup": 2.0} | {f"alpha_{n}": 0.7 for n in range(4)} | {"alpha_4": None}
-DETAILS = {"draft_length": 4, "other_tau": {"mean_new_over_steps": 2.95}}
+METRICS = {"tau": 3.4, "speedup": 2.0} | {f"alpha_{n}": 0.7 for n in range(4)} | {"alpha_4": None}
+CHAIN = {"kind": "chain", "name": "a chain of 4", "draft_length": 4}
+DETAILS = {"decoder": CHAIN, "alpha_tau": 2.9, "other_tau": {"mean_new_over_steps": 2.95}}
 
 
 def settings(**values) -> dict:
@@ -52,7 +53,7 @@ def test_a_row_of_the_paper_beside_the_measured_one():
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({}, "a tree of 25 nodes, here a chain of 4"),
+        ({}, "a static tree of 25 tokens, here a chain of 4"),
         ({"questions": 8}, "8 of the 80 questions"),
         ({"bench": "gsm8k"}, "80 questions of its own choice, here 80 spread"),
         ({"dtype": "bfloat16"}, "bfloat16 in place of float16"),

@@ -1,0 +1,115 @@
+"""How fast the decoders are, beside one another and beside transformers' own `generate`.
+
+    python -m benchmarks.decode_speed
+
+On what `dvc repro` left of the default (resources/verifier, models/export), in bfloat16: all take
+turns on each prompt of the shipped bench, so that what slows the machine slows them alike.
+`generate` runs the model as transformers loads it; ours on packed weights (eagle/packing.py), and
+once on plain ones. Prints tokens/s and writes benchmarks/results/decode_speed.json.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from eagle.bench import read_bench
+from eagle.checkpoint import load_draft
+from eagle.decoding import Generation, speculate, vanilla
+from eagle.files import write_json
+from eagle.loss import part_of_vocabulary
+from eagle.metrics import acceptance_length, bootstrap_interval, draft_share, tokens_per_second
+from eagle.packing import pack, packed
+from eagle.provenance import provenance
+from eagle.tokens import TokenSet
+from eagle.tree import Growth, Tree
+from eagle.verifier import Verifier, load_tokenizer
+
+VERIFIER = Path("resources/verifier")
+RESULT = Path("benchmarks/results/decode_speed.json")
+SHAPES = {
+    "chain of 2": Tree.chain(2),
+    "chain of 4": Tree.chain(4),
+    "tree of 9, 3 deep": Tree.from_paths(
+        [[0], [1], [2], [3], [4], [0, 0], [0, 1], [1, 0], [0, 0, 0]]
+    ),
+    "mc_sim_7b_63": Tree.named("mc_sim_7b_63"),
+    "EAGLE-2, 16 tokens": Growth(tokens=16, depth=3, top_k=4),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--questions", type=int, default=40)
+    parser.add_argument("--tokens", type=int, default=64)
+    chosen = parser.parse_args()
+    started = time.monotonic()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    plain, fast = (Verifier.load(VERIFIER, torch.bfloat16, device) for _ in range(2))
+    pack(fast.model, keep=fast.model.get_output_embeddings())
+    draft = load_draft(Path("models/export/official")).to(device).cast(torch.bfloat16)
+    pack(draft)
+    frequent = TokenSet.load(Path("resources/tokens/train.safetensors")).by_frequency(
+        len(fast.head)
+    )
+    vocabulary = part_of_vocabulary(fast.head, frequent[:8192])
+    vocabulary = vocabulary._replace(head=packed(vocabulary.head))
+    tokens = chosen.tokens
+    decoders: dict[str, Callable[[list[int]], Generation]] = {
+        "transformers.generate": lambda prompt: generate(plain, prompt, tokens),
+        "vanilla, plain weights": lambda prompt: vanilla(plain, prompt, tokens),
+        "vanilla": lambda prompt: vanilla(fast, prompt, tokens),
+    } | {
+        name: lambda prompt, shape=shape: speculate(fast, draft, prompt, tokens, shape, vocabulary)
+        for name, shape in SHAPES.items()
+    }
+    tokenizer = load_tokenizer(VERIFIER)
+    generations: dict[str, list[Generation]] = {name: [] for name in decoders}
+    questions = read_bench("resources/bench/default.jsonl", chosen.questions)
+    for number, question in enumerate(questions):
+        message = [{"role": "user", "content": question["turns"][0]}]
+        prompt = tokenizer.apply_chat_template(
+            message, add_generation_prompt=True, return_dict=True
+        )["input_ids"]
+        for name, decode in decoders.items():
+            if number == 0:
+                decode(prompt)  # warm
+            generations[name].append(decode(prompt))
+    rows = {}
+    for name, ours in generations.items():
+        rows[name] = {
+            "tokens_per_second": tokens_per_second(ours),
+            "over_vanilla": over(ours, generations["vanilla"]),
+            "over_vanilla_95": bootstrap_interval(over, ours, generations["vanilla"], seed=0),
+            "tau": acceptance_length(ours) if ours[0].accepted else 1.0,
+            "draft_share": draft_share(ours) if ours[0].accepted else 0.0,
+        }
+        print(
+            f"{name:<24} {rows[name]['tokens_per_second']:6.1f} tokens/s, "
+            f"{rows[name]['over_vanilla']:.2f} x vanilla, tau {rows[name]['tau']:.2f}"
+        )
+    source = provenance(vars(chosen), {}, time.monotonic() - started)
+    write_json(RESULT, {"decoders": rows, "provenance": source})
+    print(f"wrote {RESULT}")
+
+
+def over(ours: list[Generation], others: list[Generation]) -> float:
+    return tokens_per_second(ours) / tokens_per_second(others)
+
+
+def generate(verifier: Verifier, prompt: list[int], tokens: int) -> Generation:
+    """transformers' own greedy decoding, as a generation without a separate prefill."""
+    device = verifier.head.device
+    started = time.perf_counter()
+    ids = torch.tensor([prompt], device=device)
+    output = verifier.model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False
+    )
+    text = output[0, len(prompt) :].tolist()  # on the host: the device is done
+    return Generation(text, 0.0, time.perf_counter() - started, len(text) - 1)
+
+
+if __name__ == "__main__":
+    main()

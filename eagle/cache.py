@@ -1,0 +1,83 @@
+"""Keys and values of what a model has read, in buffers allocated once.
+
+Shapes: L layers, G key-value heads, C capacity in tokens, D head size, T new tokens; batch 1.
+"""
+
+import torch
+from torch import Tensor
+from transformers import Cache, PretrainedConfig
+from transformers.cache_utils import CacheLayerMixin
+
+from eagle.errors import InputError
+
+
+class KeyValues(Cache):
+    """A transformers cache that neither grows by copying nor shrinks by it.
+
+    New tokens are written behind what is there; of the newest ones any can be kept, which is what
+    verifying a tree needs: the accepted path is one of its rows' many.
+    """
+
+    def __init__(
+        self, config: PretrainedConfig, capacity: int, dtype: torch.dtype, device: torch.device
+    ):
+        """Room for `capacity` tokens.
+
+        Raises:
+            InputError: the model attends within a sliding window, which drops old tokens.
+        """
+        types = getattr(config, "layer_types", None) or ["full_attention"]
+        if set(types) != {"full_attention"} or getattr(config, "sliding_window", None):
+            raise InputError(
+                f"{config.model_type}: a verifier with sliding-window attention; decoding needs "
+                "one whose layers all see the whole text"
+            )
+        heads = config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // heads
+        shape = (config.num_hidden_layers, 2, 1, config.num_key_value_heads, capacity, size)
+        self.states = torch.empty(shape, dtype=dtype, device=device)  # [L, 2, 1, G, C, D]
+        super().__init__(layers=[_Layer(*layer) for layer in self.states])
+
+    @property
+    def length(self) -> int:
+        """Tokens read."""
+        return self.layers[0].length
+
+    def keep(self, rows: list[int], of: int) -> None:
+        """Of the newest `of` tokens keep some, given by ascending position among them."""
+        start = self.length - of
+        if rows != list(range(len(rows))):
+            end = start + len(rows)
+            at = torch.tensor(rows, device=self.states.device) + start
+            self.states[..., start:end, :] = self.states[..., at, :]
+        for layer in self.layers:
+            layer.length = start + len(rows)
+
+
+class _Layer(CacheLayerMixin):
+    is_sliding = False
+
+    def __init__(self, keys: Tensor, values: Tensor):
+        super().__init__()
+        self.keys, self.values = keys, values  # each [1, G, C, D]
+        self.length = 0
+        self.is_initialized = True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """The buffers are there from the beginning."""
+
+    def update(self, key: Tensor, value: Tensor, *_args, **_kwargs) -> tuple[Tensor, Tensor]:
+        """All keys and values, the new ones [1, G, T, D] last."""
+        start, self.length = self.length, self.length + key.shape[2]
+        self.keys[:, :, start : self.length] = key
+        self.values[:, :, start : self.length] = value
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_max_length(self) -> int:
+        return self.keys.shape[2]

@@ -1,0 +1,67 @@
+"""A forecast walks a text exactly as the decoder would have written it."""
+
+import pytest
+import torch
+
+from eagle.decoding import speculate, vanilla
+from eagle.forecast import DEPTH, accepted_on, forecast, grown_trees, tau_on, text_ranks
+from eagle.loss import part_of_vocabulary, whole_vocabulary
+from eagle.tree import Tree
+
+# verifier, draft and echo: tests/unit/conftest.py
+
+
+def prompts(count: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(3, 250, (5,), generator=generator).tolist() for _ in range(count)]
+
+
+@pytest.mark.parametrize("some", [False, True])
+@pytest.mark.parametrize("tree", [Tree.chain(3), Tree.named("mc_sim_7b_63")])
+def test_a_walk_accepts_what_the_decoder_accepts(verifier, echo, tree, some):
+    vocabulary = whole_vocabulary(verifier.head)
+    if some:
+        vocabulary = part_of_vocabulary(verifier.head, torch.arange(0, len(verifier.head), 2))
+    accepted = 0
+    for prompt in prompts(4):
+        text = vanilla(verifier, prompt, 32 + DEPTH).token_ids
+        ranks = text_ranks(verifier, echo, vocabulary, prompt, text)
+        walked = accepted_on(ranks, tree)
+        decoded = speculate(verifier, echo, prompt, len(text), tree, vocabulary).accepted
+        assert walked == decoded[: len(walked)]
+        accepted += sum(walked)
+    assert accepted > 0
+
+
+def test_trees_grow_by_what_the_texts_have_most_often():
+    ranks = [[(0, 0), (0, 1), (1, 0), (10, 3), (0, 0), (2, 0)]]
+    trees = list(grown_trees(ranks, 2))
+    assert [tree.paths[0] for tree in trees[:1]] == [(0,)]
+    assert trees[1].paths == [(0,), (0, 0)]
+    assert set(trees[2].paths) in ({(0,), (0, 0), (1,)}, {(0,), (0, 0), (0, 1)})
+    assert [len(tree) for tree in trees] == list(range(2, 27))
+    taus = [tau_on(ranks, tree) for tree in trees]
+    assert taus == sorted(taus)
+    assert all(tree.depth <= 2 for tree in trees)
+    assert list(grown_trees(ranks, 1))[-1].paths == [(rank,) for rank in range(10)]
+
+
+def test_tau_on_ranks_written_out_by_hand():
+    ranks = [[(0, 0), (10, 10), (10, 10), (0, 1), (1, 0)], [(10, 0)]]
+    assert tau_on(ranks, Tree.chain(2)) == 1 + (2 + 1 + 0) / 3  # steps at 0, 3; and 0
+    assert tau_on(ranks, Tree.chain(1)) == 1 + (1 + 0 + 1 + 0) / 4  # steps at 0, 2, 3; and 0
+    assert tau_on(ranks, Tree.from_paths([[0], [0, 0], [0, 1]])) == 1 + (2 + 2 + 0) / 3
+
+
+def test_forecasts_cover_chains_named_and_grown_trees(verifier, echo):
+    texts = [vanilla(verifier, prompt, 24).token_ids for prompt in prompts(4)]
+    named = {"narrow": Tree.from_paths([[0], [1]])}
+    forecasts = forecast(verifier, echo, whole_vocabulary(verifier.head), prompts(4), texts, named)
+    names = [forecast.name for forecast in forecasts]
+    assert {"narrow", *(f"chain of {k}" for k in range(1, 6))} <= set(names)
+    assert any(name.startswith("tree of") for name in names)
+    speedups = [forecast.tau / forecast.step_cost for forecast in forecasts]
+    assert speedups == sorted(speedups, reverse=True)
+    taus = {forecast.name: forecast.tau for forecast in forecasts}
+    assert taus["chain of 1"] <= taus["narrow"]
+    assert taus["chain of 1"] <= taus["chain of 2"] <= taus["chain of 5"]
