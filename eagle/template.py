@@ -1,5 +1,6 @@
 """The chat template: text that marks what the assistant says, rendered within bounds."""
 
+import hashlib
 import resource
 import signal
 from collections.abc import Iterator
@@ -61,6 +62,12 @@ def own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The chat template that the verifier ships, which is what serving renders."""
     own = tokenizer.chat_template
     return own.get("default") if isinstance(own, dict) else own
+
+
+def own_template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of the chat template that the verifier ships. Data made for it was proven to render
+    like it (eagle/template_proof.py), so another one means other data."""
+    return hashlib.sha256((own_template(tokenizer) or "").encode()).hexdigest()
 
 
 def is_marked(template: str, where: str) -> bool:

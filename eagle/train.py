@@ -47,6 +47,7 @@ from eagle.loss import (  # noqa: E402
     whole_vocabulary,
 )
 from eagle.provenance import provenance  # noqa: E402
+from eagle.template import own_template_hash  # noqa: E402
 from eagle.template_proof import choose_template  # noqa: E402
 from eagle.tokenization import tokenize  # noqa: E402
 from eagle.tokens import TokenSet, read_manifest  # noqa: E402
@@ -188,13 +189,17 @@ def load_documents(
     """
     path, length = command.dataset_path, command.maximum_model_length
     if path.is_dir():
-        made_with = read_manifest(path)["tokenizer_sha256"]
-        here = tokenizer_hash(command.verifier_model_path)
-        if made_with != here:
-            raise InputError(
-                f"{path}: was made with another tokenizer ({made_with[:12]}) than the verifier's "
-                f"({here[:12]} in {command.verifier_model_path}): run tokenize_dataset again"
-            )
+        manifest = read_manifest(path)
+        for what, key, here in (
+            ("tokenizer", "tokenizer_sha256", tokenizer_hash(command.verifier_model_path)),
+            ("chat template", "verifiers_template_sha256", own_template_hash(tokenizer)),
+        ):
+            made_with = manifest[key]
+            if made_with != here:
+                raise InputError(
+                    f"{path}: was made with another {what} ({made_with[:12]}) than the verifier's "
+                    f"({here[:12]} in {command.verifier_model_path}): run tokenize_dataset again"
+                )
         sets = [TokenSet.load(path / f"{name}.safetensors") for name in ("train", "validation")]
         return *(tokens.limited(length) for tokens in sets), sha256_of_folder(path)
     stop = stop_token_ids(command.verifier_model_path)

@@ -6,7 +6,7 @@ from pathlib import Path
 from eagle.config import load_params
 from eagle.errors import one_clear_message
 from eagle.files import sha256_of_file, sha256_of_json, whole_folder, write_json
-from eagle.template import load_template
+from eagle.template import load_template, own_template_hash
 from eagle.tokenization import tokenize_file
 from eagle.tracking import say_written
 from eagle.verifier import load_tokenizer, tokenizer_hash
@@ -20,11 +20,13 @@ TOKENS = Path("resources/tokens")
 def main() -> None:
     started = time.monotonic()
     params = load_params()
-    template = load_template(str(TEMPLATE), load_tokenizer(VERIFIER))
+    tokenizer = load_tokenizer(VERIFIER)
+    template = load_template(str(TEMPLATE), tokenizer)
     length = params.tokens.maximum_model_length
     made_with = {
         "tokenizer_sha256": tokenizer_hash(VERIFIER),
         "template_sha256": sha256_of_file(TEMPLATE),
+        "verifiers_template_sha256": own_template_hash(tokenizer),
         "maximum_model_length": length,
     }
     manifest = made_with | {"made_with_sha256": sha256_of_json(made_with)}

@@ -115,8 +115,8 @@ def test_flags_that_cannot_be_used(run, marked_verifier, messages_file, tmp_path
     assert re.search(expected, only_message(finished.stderr)), finished.stderr
 
 
-def test_data_of_another_tokenizer_or_without_a_template_is_refused(
-    run, project: Project, tiny_verifier, messages_file, tmp_path
+def test_data_of_another_tokenizer_or_template_or_without_one_is_refused(
+    run, project: Project, tiny_verifier, marked_verifier, messages_file, tmp_path
 ):
     other = make_verifier(tmp_path / "other")
     tokenizer = json.loads((other / "tokenizer.json").read_text())
@@ -125,6 +125,8 @@ def test_data_of_another_tokenizer_or_without_a_template_is_refused(
     tokens = project.folder / "resources/tokens"
     finished = run("python", *page_flags(other, tokens, tmp_path / "cp"), code=1)
     assert "was made with another tokenizer" in only_message(finished.stderr)
+    finished = run("python", *page_flags(marked_verifier, tokens, tmp_path / "cp"), code=1)
+    assert "was made with another chat template" in only_message(finished.stderr)
     bare = make_verifier(tmp_path / "bare", template=None)
     finished = run(*torchrun(), *page_flags(bare, messages_file, tmp_path / "cp"), code=1)
     assert "error: the verifier has no chat template of its own" in finished.stderr
