@@ -327,7 +327,7 @@ class Trainer:
         """One optimizer step. Returns this rank's sums: regression, classification, agreements
         and the loss, and (on every rank the same) masked tokens and gradient norm: float64 [6]."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.command.learning_rate * schedule(update, self.warmup, self.total)
+            group["lr"] = self._learning_rate(update)
         now = self.updates[update]
         self.train.features.prepare(now.buffer)
         counted = self.train.number_counted(now.documents)
@@ -344,12 +344,18 @@ class Trainer:
             totals += torch.stack([value.detach().double() for value in (*steps[0], loss)])
         gradients = self._whole_gradients()
         norm = torch.nn.utils.get_total_norm(gradients)
-        for gradient in gradients:  # one pass over each, where clip_grad_value_ makes two
-            gradient.clamp_(-self.command.grad_clip, self.command.grad_clip)
+        self._clip(gradients)
         self.optimizer.step()
         self.optimizer.zero_grad()
         shared = torch.stack([torch.tensor(float(counted), device=self.device), norm])
         return torch.cat([totals, shared.double()])
+
+    def _learning_rate(self, update: int) -> float:
+        return self.command.learning_rate * schedule(update, self.warmup, self.total)
+
+    def _clip(self, gradients: list[Tensor]) -> None:
+        for gradient in gradients:  # one pass over each, where clip_grad_value_ makes two
+            gradient.clamp_(-self.command.grad_clip, self.command.grad_clip)
 
     def _batches(self, update: int) -> Iterator[Batch]:
         """This rank's micro-steps of an update. With `ahead`, a thread makes the batch after the
@@ -452,7 +458,7 @@ class Trainer:
                     "on. Lower the learning rate, or check those documents' features. The states "
                     f"and the best draft before it stay in {self.run_folder}"
                 )
-            learning_rate = self.command.learning_rate * schedule(update, self.warmup, self.total)
+            learning_rate = self._learning_rate(update)
             documents = self.updates[update].documents
             entry = {
                 "update": update,
