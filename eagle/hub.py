@@ -1,5 +1,6 @@
 """Where models and data come from: an installed package, a local folder, or the hub."""
 
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -197,9 +198,12 @@ def _dequantize_gguf(weights: Path, folder: Path) -> None:
     """
     if not sys.stderr.isatty():  # transformers' own progress bar, as a line now and then
         os.environ.setdefault("TQDM_MININTERVAL", "10")
+    import gguf
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    # transformers reads the file for the config, the weights and the tokenizer anew each time
+    gguf.GGUFReader = functools.cache(gguf.GGUFReader)
     where = {"pretrained_model_name_or_path": str(weights.parent), "gguf_file": weights.name}
     quantized = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     config = quantized.config
