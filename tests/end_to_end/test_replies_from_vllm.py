@@ -13,10 +13,10 @@ import torch
 
 from eagle.completion_server import CompletionServer
 from eagle.config import Machine, Regenerate
+from eagle.conversations import read_conversations
 from eagle.errors import InputError
 from eagle.files import sha256_of_file
 from eagle.replies import Journal, TransformersBackend, regenerate
-from eagle.sharegpt import read_conversations
 from eagle.template import load_template
 from eagle.tracking import Progress
 from eagle.verifier import Verifier, load_tokenizer

@@ -13,10 +13,13 @@ def test_the_papers_row_stands_in_both_reports(project: Project):
     source["parameters"]["bench"] = "mt_bench"
     path.write_text(json.dumps(source))
     project("python", "-m", "scripts.write_report")
-    measured = json.loads((project.folder / "results/evaluate/metrics.json").read_text())
+    details = json.loads((project.folder / "results/evaluate/details.json").read_text())
     markdown = (project.folder / "results/report.md").read_text()
     assert "The paper's row for LLaMA2-Chat 7B" in markdown
-    assert f"| τ of a chain (here pooled) | 3.00 | {measured['tau']:.2f} |" in markdown
+    chain = (
+        f"| τ of a chain (here pooled, of five in float32) | 3.00 | {details['alpha_tau']:.2f} |"
+    )
+    assert chain in markdown
     assert "2 of the 80 questions are asked" in markdown
     page = (project.folder / "results/report.html").read_text()
     assert '<td class="number">3.62</td>' in page
