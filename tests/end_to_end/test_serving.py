@@ -1,12 +1,12 @@
 """tools/serve_check.py sees a draft that the engine does not run as we do."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.conftest import ROOT
 from tools.serve_check import (
     EXPORT,
     acceptance_rows,
@@ -15,13 +15,10 @@ from tools.serve_check import (
     our_answers,
 )
 
-ENGINE = ROOT / ".venv-vllm/bin/python"
-
 
 @pytest.mark.proof
 @pytest.mark.timeout(900)
-@pytest.mark.skipif(not ENGINE.is_file(), reason="`make serve-check` installs the engine")
-def test_embedding_and_feature_exchanged_in_the_engines_copy_are_seen(tmp_path):
+def test_embedding_and_feature_exchanged_in_the_engines_copy_are_seen(engine_python, tmp_path):
     wrong = tmp_path / "vllm"
     shutil.copytree(EXPORT / "vllm", wrong)
     weights = load_file(wrong / "model.safetensors")
@@ -32,7 +29,7 @@ def test_embedding_and_feature_exchanged_in_the_engines_copy_are_seen(tmp_path):
     rows = acceptance_rows(
         "float32",
         our_answers(EXPORT / "official", prompts, "float32"),
-        engine_answers(ENGINE, wrong, prompts, "float32")["answers"],
+        engine_answers(Path(engine_python), wrong, prompts, "float32")["answers"],
     )
     assert not rows[0]["inside"]
     assert rows[0]["engine"] < rows[0]["ours"]

