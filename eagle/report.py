@@ -118,7 +118,11 @@ def _top1_chart(history: pd.DataFrame, validations: pd.DataFrame) -> Markup:
 
 
 def _curves(trained: pd.DataFrame, held_out: pd.DataFrame, column: str, title: str) -> Markup:
-    rows = pd.concat([trained.assign(split="training"), held_out.assign(split="validation")])
+    # an update of few conversations is noisy, and one odd conversation would set the scale
+    window = max(1, len(trained) // 40)
+    smooth = trained[column].rolling(window, min_periods=1, center=True).median()
+    trained = trained.assign(**{column: smooth}, split=f"training (median of {window} updates)")
+    rows = pd.concat([trained, held_out.assign(split="validation")])
     chart = alt.Chart(rows).encode(
         x=alt.X("update:Q", title="update"),
         y=alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=False)),
