@@ -135,7 +135,7 @@ def our_job(
             else:
                 held = ReplayedFeatures(tokens, verifier, vocabulary)
             split = Split.make(tokens, held, "official", verifier.stop_token_ids)
-            some = TokenSet(tokens.token_ids, tokens.loss_mask, tokens.bounds[:2])
+            some = tokens.part(0, 1)
             few = Split.make(
                 some,
                 ReplayedFeatures(some, verifier, whole_vocabulary(vocabulary.head)),
@@ -244,10 +244,7 @@ def documents(asked: argparse.Namespace, device: torch.device) -> tuple[Verifier
     if asked.shape == "embedded":
         verifier = Verifier.load(Path("resources/verifier"), torch.bfloat16, device)
         tokens = TokenSet.load(Path("resources/tokens/train.safetensors"))
-        bounds = tokens.bounds[: asked.documents + 1]
-        return verifier, TokenSet(
-            tokens.token_ids[: bounds[-1]], tokens.loss_mask[: bounds[-1]], bounds
-        )
+        return verifier, tokens.part(0, asked.documents)
     verifier = random_verifier(LLAMA2_7B, device)
     return verifier, random_documents(asked.documents, 32_000, 2048, seed=0)
 

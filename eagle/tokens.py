@@ -35,6 +35,12 @@ class TokenSet:
     def length(self, document: int) -> int:
         return int(self.bounds[document + 1] - self.bounds[document])
 
+    def part(self, first: int, end: int) -> "TokenSet":
+        """Documents `first` to `end` - 1."""
+        bounds = self.bounds[first : end + 1]
+        rows = slice(int(bounds[0]), int(bounds[-1]))
+        return TokenSet(self.token_ids[rows], self.loss_mask[rows], bounds - bounds[0])
+
     def counted(self, document: int, alignment: str, stop_token_ids: list[int]) -> Tensor:
         """Which of a document's L - 1 (input, target) pairs count: bool [L - 1].
 
