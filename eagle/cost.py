@@ -2,6 +2,7 @@
 
 import math
 import resource
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,16 +12,24 @@ from eagle.draft import Draft
 from eagle.verifier import Verifier
 
 
-def memory_of_step(draft: Draft, tokens: int, rollout_steps: int) -> int:
+def memory_of_step(draft: Draft, lengths: Sequence[int], rollout_steps: int) -> int:
     """Bytes that training a draft takes on a micro-step, estimated from above.
 
     Gradient, two moments and their update: 16 bytes a weight. Kept for the backward pass, a token
     and a step: the pair and its noisy float32 input (2 + 4 H), what fc, attention and residuals
     leave (10 H) and the MLP (4 I), in 4 bytes at most. The loss adds a chunk (eagle/loss.py).
+    A document of length L has a mask of (j + 1) L² bytes in rollout step j, which attention also
+    wants in 4 bytes, and that step's keys and values of all steps so far.
+
+    Args:
+        lengths: tokens of each document of the micro-step.
     """
     weights = sum(parameter.numel() for parameter in draft.parameters())
     hidden, inner = draft.config.hidden_size, draft.config.intermediate_size
-    kept = (1 + rollout_steps) * tokens * (16 * hidden + 4 * inner) * 4
+    tokens, steps = sum(lengths), 1 + rollout_steps
+    kept = steps * tokens * (16 * hidden + 4 * inner) * 4
+    seen = sum(range(2, steps + 1))  # keys of all further steps, in documents
+    kept += seen * (5 * sum(length**2 for length in lengths) + tokens * 2 * hidden * 4)
     return 16 * weights + kept
 
 

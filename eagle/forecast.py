@@ -17,10 +17,11 @@ import numpy as np
 import torch
 
 from eagle.decoding import speculate, vanilla
-from eagle.draft import Draft, RolloutAttention
+from eagle.draft import Draft
 from eagle.errors import InputError
 from eagle.loss import Vocabulary
 from eagle.packing import product
+from eagle.rollout import rollout
 from eagle.tree import Ranks, Tree
 from eagle.verifier import Verifier
 
@@ -106,16 +107,14 @@ def text_ranks(
         return []
     features = verifier.features(ids[None])[0, :-1]  # [P + N - 1, H]
     embeddings, positions = verifier.embedding[ids[1:]], torch.arange(pairs, device=ids.device)
-    attend = RolloutAttention([pairs], "sdpa")
+    predictions = rollout(draft, features, embeddings, positions, [pairs], "sdpa", DEPTH - 1)
     roots = torch.arange(count, device=ids.device) + len(prompt)
-    columns, hidden = [], features
-    for step in range(DEPTH):
-        predicted = draft(hidden, embeddings, positions, attend)
+    columns = []
+    for step, predicted in enumerate(predictions):
         logits = product(predicted[roots - 1 + step], vocabulary.head)  # [N - DEPTH, S]
         best = vocabulary.token_ids[logits.topk(min(WIDTH, logits.shape[1])).indices]
         found = best == ids[roots + 1 + step][:, None]
         columns.append(torch.where(found.any(1), found.int().argmax(1), WIDTH))
-        hidden = torch.cat([features[:1], predicted[:-1]])  # each position's, one token earlier
     return [tuple(row) for row in torch.stack(columns, dim=1).tolist()]
 
 

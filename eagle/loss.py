@@ -70,7 +70,7 @@ def part_of_vocabulary(head: Tensor, token_ids: Tensor) -> Vocabulary:
 
     A few thousand tokens make up nearly all a data set says; the products with the head, most of
     a small model's training, shrink with their number (FR-Spec, arXiv 2502.14856, does the same
-    to drafting). Decoding and validation use the whole head.
+    to drafting, as evaluate.draft_vocabulary does here). Validation uses the whole head.
     """
     token_ids = token_ids.to(head.device)
     return Vocabulary(head[token_ids], token_ids)

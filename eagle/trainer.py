@@ -3,7 +3,6 @@
 Shapes: T tokens of a micro-step side by side, M counted positions among them, H hidden.
 """
 
-import functools
 import math
 import random
 import signal
@@ -18,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor, distributed
 
-from eagle.batch import Batch, Split, drafted_runs
+from eagle.batch import Batch, Split
 from eagle.checkpoint import RunState, save_draft
 from eagle.config import TrainCommand
 from eagle.cost import (
@@ -28,25 +27,19 @@ from eagle.cost import (
     operations_of_features,
     peak_memory_mb,
 )
-from eagle.draft import Draft, RolloutAttention
+from eagle.draft import Draft
 from eagle.errors import InputError
 from eagle.files import write_text
 from eagle.initialization import initialize_from_last_layer, initialize_least_squares
-from eagle.loss import (
-    Sums,
-    Teacher,
-    Vocabulary,
-    eagle_loss,
-    likeliest_tokens,
-)
+from eagle.loss import Sums, Teacher, Vocabulary, eagle_loss
+from eagle.rollout import rollout
 from eagle.tokens import deal
 from eagle.tracking import ClearML, Progress
+from eagle.validation import Validation
 from eagle.verifier import Verifier
 
 # Updates between looks at the losses: each look makes the host wait for the device.
 LOOK_EVERY = 10
-# Drafted tokens whose acceptance validation estimates, as alpha_0 … alpha_4 in the paper.
-DRAFTED = 5
 # Counted positions to which least squares fits the first weights: many per unknown of a row.
 FITTED_POSITIONS = 50_000
 
@@ -108,13 +101,14 @@ class Trainer:
     ):
         began = time.monotonic()
         self.command, self.draft, self.verifier = command, draft, verifier
-        self.train, self.validation = train, validation
+        self.train = train
         self.run_folder, self.clearml = run_folder, clearml
         self.rank, self.world = 0, 1
         if distributed.is_initialized():
             self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
         self.device = verifier.head.device
-        self.trained, self.whole = trained, whole
+        self.trained = trained
+        self.validation = Validation(command, validation, whole, self._predictions, self._any_rank)
         self.ahead = self.device.type == "cuda"
         self.maker = ThreadPoolExecutor(1)
         self.made: dict[tuple[int, tuple[int, ...]], Future[Batch]] = {}
@@ -276,11 +270,13 @@ class Trainer:
 
     def _check_memory(self) -> None:
         """Raises: InputError: the largest micro-step cannot fit beside what is held already."""
-        largest = 0
+        needed, largest = 0, 0
         for update in self.updates:
-            slots = deal(update.documents, self.lengths, self.world * self.micro_steps)
-            largest = max(largest, *(sum(self.lengths[d] for d in held) for held in slots))
-        needed = memory_of_step(self.draft, largest, self.command.rollout_steps)
+            for held in deal(update.documents, self.lengths, self.world * self.micro_steps):
+                lengths = [self.lengths[document] for document in held]
+                largest = max(largest, sum(lengths))
+                steps = self.command.rollout_steps
+                needed = max(needed, memory_of_step(self.draft, lengths, steps))
         if self.command.features == "replay":
             held = max(sum(self.lengths[d] for d in update.buffer) for update in self.updates)
             # features and teacher, in 2 bytes each; validation has a buffer of its own
@@ -393,22 +389,12 @@ class Trainer:
         return [parameter.grad for parameter in self.draft.parameters()]
 
     def _predictions(self, batch: Batch, steps: int) -> Iterator[Tensor]:
-        """Predicted features [T, H], from the batch's and then `steps` times from the draft's own.
-
-        In the n-th further step the input at t is what the step before predicted for it.
-        """
-        embeddings = self.verifier.embedding[batch.next_tokens].float()
-        attend = RolloutAttention(batch.lengths, self.command.attn)
-        positions = self._there(batch.positions)
-        begins = (positions == 0)[:, None]  # nothing predicted a document's first feature
-        inputs = batch.features
-        for _ in range(1 + steps):
-            with torch.autocast(
-                self.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32
-            ):
-                predicted = self.draft(inputs, embeddings, positions, attend)
-            yield predicted
-            inputs = torch.where(begins, batch.features, predicted.roll(1, 0))
+        """Predicted features [T, H], from the batch's and then `steps` times from the draft's."""
+        return rollout(
+            self.draft, batch.features, self.verifier.embedding[batch.next_tokens].float(),
+            self._there(batch.positions), batch.lengths, self.command.attn, steps,
+            None if self.compute_dtype == torch.float32 else self.compute_dtype,
+        )  # fmt: skip
 
     def _losses(self, batch: Batch) -> Iterator[Sums]:
         """The loss of the step on true features and of each rollout step."""
@@ -490,49 +476,23 @@ class Trainer:
         self.clearml.scalars(scalars, update)
         return f"loss {loss:.3f}, top-1 {agreements:.3f}"
 
-    @torch.no_grad()
     def _validate(self) -> bool:
-        """Loss and top-1 without noise on decoding-aligned positions; keeps the best draft.
+        """Judge the draft on held-out documents, note it, and keep the draft if it is the best.
 
         Returns:
             False when SIGTERM came meanwhile, on any rank; nothing is recorded then.
         """
-        documents = range(len(self.validation.tokens))
-        held = self.command.replay_documents
-        totals = torch.zeros(3, dtype=torch.float64, device=self.device)  # loss, top-1, top-5
-        chains = torch.zeros(2, DRAFTED, dtype=torch.float64)  # on the CPU, as its counts are
-        for start in range(0, len(documents), held):
-            buffer = documents[start : start + held]
-            self.validation.features.prepare(tuple(buffer))
-            for document in buffer[self.rank :: self.world]:
-                if self.terminated:  # this rank's rest is left out; the others hear of it below
-                    break
-                batch = self.validation.batch([document], self.command, epoch=None)
-                sums, runs = self._judge(batch)
-                totals += sums
-                chains += runs
-        if self._any_rank(self.terminated):
+        judged = self.validation.judge(lambda: self.terminated)
+        if judged is None:
             return False
-        if self.world > 1:
-            distributed.all_reduce(totals)
-            distributed.all_reduce(chains)
-        loss, top1, top5 = (totals / self.validation.number_counted(documents)).tolist()
+        loss = judged["validation_loss"]
         if not math.isfinite(loss):
             raise InputError(
                 f"update {self.state.update}: the validation loss is {loss}; lower the learning "
                 f"rate. The best draft so far, if any, stays in {self.run_folder / 'best'}"
             )
-        rates = (chains[0] / chains[1].clamp(min=1)).tolist()
-        row = {
-            "update": self.state.update,
-            "validation_loss": loss,
-            "validation_top1": top1,
-            "validation_top5": top5,
-            **{f"alpha_{n}": rate for n, rate in enumerate(rates)},
-        }
-        self.state.validations.append(row)
-        values = {f"validation/{name.removeprefix('validation_')}": row[name] for name in row}
-        del values["validation/update"]
+        self.state.validations.append({"update": self.state.update, **judged})
+        values = {f"validation/{name.removeprefix('validation_')}": judged[name] for name in judged}
         self.clearml.scalars(values, self.state.update)
         if loss < self.state.best_validation_loss:
             self.state.best_validation_loss = loss
@@ -540,23 +500,3 @@ class Trainer:
                 save_draft(self.draft, self.run_folder / "best")
         self.state.seconds = self.looked = time.monotonic() - self.began
         return True
-
-    def _judge(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Sums of the cross-entropy, of agreements and of how often the verifier's token is among
-        the draft's five most likely: float64 [3]. And the runs of `drafted_runs`."""
-        predictions = self._predictions(batch, DRAFTED - 1)
-        first = next(predictions)
-        at_counted = first[self._there(batch.counted)]
-        loss = eagle_loss(at_counted, batch.targets, batch.teacher, self.whole).classification
-        token, five = likeliest_tokens(at_counted, self.whole.head, 5)
-        agrees = token == batch.teacher.likeliest
-        among_five = five == batch.teacher.likeliest[:, None]
-
-        def agrees_with(predicted: Tensor, rows: Tensor) -> Tensor:
-            at_reached = predicted[self._there(batch.counted[rows])]
-            token, _ = likeliest_tokens(at_reached, self.whole.head, 1)
-            return token == batch.teacher.likeliest[self._there(rows)]
-
-        later = [functools.partial(agrees_with, predicted) for predicted in predictions]
-        runs = drafted_runs(batch, [lambda rows: agrees[self._there(rows)], *later])
-        return torch.stack([x.double().sum() for x in (loss, agrees, among_five)]), runs

@@ -1,5 +1,6 @@
 """What several tests share: the tiny verifier, and commands run as a user runs them."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -32,22 +33,25 @@ def messages_file(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def run(tmp_path):
-    """Run a command from a folder and return what it printed; HOME is empty and no tracker set."""
+    """`run_command` with a home of its own."""
+    return functools.partial(run_command, tmp_path)
 
-    def _run(*command, cwd: Path = ROOT, code: int = 0, **environment: str):
-        clean = {name: value for name, value in os.environ.items() if "CLEARML" not in name}
-        path = f"{Path(sys.executable).parent}:{clean['PATH']}"
-        finished = subprocess.run(
-            [str(part) for part in command],
-            cwd=cwd,
-            env=clean
-            | {"PATH": path, "HOME": str(tmp_path), "EAGLE_CACHE": str(tmp_path / "cache")}
-            | environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-        )
-        assert (finished.returncode == 0) == (code == 0), finished.stdout + finished.stderr
-        return finished
 
-    return _run
+def run_command(
+    home: Path, *command: str | Path, cwd: Path = ROOT, code: int = 0, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user does, from a folder; no tracker is set. Returns what it printed."""
+    clean = {name: value for name, value in os.environ.items() if "CLEARML" not in name}
+    path = f"{Path(sys.executable).parent}:{clean['PATH']}"
+    finished = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=clean
+        | {"PATH": path, "HOME": str(home), "EAGLE_CACHE": str(home / "cache")}
+        | environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (finished.returncode == 0) == (code == 0), finished.stdout + finished.stderr
+    return finished

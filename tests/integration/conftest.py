@@ -1,14 +1,17 @@
 """The whole project in miniature: same code, same dvc.yaml, a tiny verifier and little data."""
 
+import functools
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_command
 from tests.tiny import MARKED, make_conversations, make_verifier
 
 TINY_PARAMS = {
@@ -27,14 +30,6 @@ TINY_PARAMS = {
         "dtype": "float32", "lossless_prompts": 2, "lossless_tokens": 8,
     },
 }  # fmt: skip
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items):
-    """What shares one reproduced project runs in one process, and so does each other file."""
-    for item in items:
-        group = "project" if "project" in item.fixturenames else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 class Project:
@@ -70,8 +65,23 @@ def executed(output: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory) -> Path:
-    """The miniature after one `dvc repro`; tests work on copies."""
-    folder = tmp_path_factory.mktemp("dag") / "project"
+    """The miniature after one `dvc repro`, shared by pytest-xdist's processes; tests copy it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, partial, home = (shared / name for name in ("project", ".project", "home"))
+    with FileLock(shared / "project.lock"):
+        if not folder.exists():
+            make_miniature(partial)
+            first = Project(partial, functools.partial(run_command, home))
+            assert len(executed(first("dvc", "repro"))) == 9
+            first("git", "add", ".")
+            first("git", "commit", "--quiet", "--message", "reproduced")
+            partial.rename(folder)
+    return folder
+
+
+def make_miniature(folder: Path) -> None:
+    """A checkout that was never run."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -106,16 +116,10 @@ def reproduced(tmp_path_factory) -> Path:
         ["git", "commit", "--quiet", "--message", "miniature"],
     ):
         subprocess.run(command, cwd=folder, check=True)
-    return folder
 
 
 @pytest.fixture
 def project(reproduced, tmp_path, run) -> Project:
     """A fresh copy of the reproduced miniature, DVC's cache included."""
-    if not (reproduced / "dvc.lock").exists():
-        first = Project(reproduced, run)
-        assert len(executed(first("dvc", "repro"))) == 9
-        first("git", "add", ".")
-        first("git", "commit", "--quiet", "--message", "reproduced")
     shutil.copytree(reproduced, tmp_path / "project", symlinks=True)
     return Project(tmp_path / "project", run)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import socket
 
 import pytest
 from safetensors.torch import load_file
@@ -37,8 +38,24 @@ def page_flags(verifier, data, cpdir, *more: str) -> list[str]:
     ]  # fmt: skip
 
 
-def torchrun(processes: int = 1) -> list[str]:
-    return ["torchrun", "--nnodes=1", f"--nproc_per_node={processes}"]
+def own_shape(verifier, folder) -> str:
+    """An EAGLE config of the verifier's own shape, whose layer can begin as the verifier's last."""
+    config = folder / "own_shape.json"
+    whole = json.loads((verifier / "config.json").read_text())
+    kept = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+    config.write_text(json.dumps({name: whole[name] for name in kept}))
+    return str(config)
+
+
+def torchrun(processes: int = 1, agents: int = 1) -> list[str]:
+    """The launcher of one agent; several meet at an endpoint and share the processes."""
+    launcher = ["torchrun", f"--nnodes={agents}", f"--nproc_per_node={processes // agents}"]
+    if agents > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+        launcher += ["--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=test"]
+    return launcher
 
 
 def history(folder) -> list[dict]:

@@ -1,9 +1,7 @@
 """However many processes train, and however the verifier is held, the run is the same."""
 
 import csv
-import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.integration.test_commands import FLOAT32, history, page_flags, torchrun
+from tests.integration.test_commands import FLOAT32, history, own_shape, page_flags, torchrun
 
 UPDATES = 10
 
@@ -19,16 +17,12 @@ UPDATES = 10
 def flags_of(verifier: Path, data: Path, folder: Path, name: str, processes: int, *more: str):
     """The page's command with 8 conversations an update, whatever the processes, and a draft of
     the verifier's own shape."""
-    config = folder / "own_shape.json"
-    whole = json.loads((verifier / "config.json").read_text())
-    kept = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
-    config.write_text(json.dumps({name: whole[name] for name in kept}))
     return page_flags(
         verifier, data, folder / "cp", *FLOAT32,
         "--micro-batch-size", str(4 // processes), "--gradient-accumulation-steps", "2",
         "--learning-rate", "2e-3", "--num-warmup-steps", str(2 * processes),
         "--num-training-steps", str(UPDATES * processes), "--output", str(folder / name),
-        "--eagle-config-path", str(config), *more,
+        "--eagle-config-path", own_shape(verifier, folder), *more,
     )  # fmt: skip
 
 
@@ -48,13 +42,7 @@ def train(marked_verifier, messages_file, tmp_path_factory):
 
     def _train(name: str, processes: int, *more: str, agents: int = 1) -> list[tuple[float, float]]:
         """`agents` torchrun agents, which meet at an endpoint when there are several."""
-        launcher = torchrun(processes // agents)
-        if agents > 1:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                endpoint = f"127.0.0.1:{free.getsockname()[1]}"
-            launcher[1] = f"--nnodes={agents}"
-            launcher += ["--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}", "--rdzv-id=test"]
+        launcher = torchrun(processes, agents)
         flags = flags_of(marked_verifier, messages_file, folder, name, processes, *more)
         started = [
             subprocess.Popen(

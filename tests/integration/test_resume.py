@@ -1,5 +1,6 @@
 """Training that is killed, terminated or damaged ends in the weights of a run that was not."""
 
+import functools
 import os
 import random
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.integration.test_commands import FLOAT32, page_flags, torchrun
+from tests.integration.test_commands import FLOAT32, own_shape, page_flags, torchrun
 
 UPDATES = 200
 
@@ -31,10 +32,17 @@ def flags(marked_verifier, messages_file):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(flags, tmp_path_factory) -> bytes:
-    cpdir = tmp_path_factory.mktemp("whole") / "cp"
-    subprocess.run([sys.executable, *flags(cpdir)], cwd=ROOT, check=True, capture_output=True)
-    return weights_in(cpdir)
+def uninterrupted(flags, tmp_path_factory):
+    """Weights of a run that nothing interrupted."""
+
+    @functools.cache
+    def train(*more: str) -> bytes:
+        cpdir = tmp_path_factory.mktemp("whole") / "cp"
+        command = [sys.executable, *flags(cpdir, *more)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        return weights_in(cpdir)
+
+    return train
 
 
 def weights_in(cpdir: Path) -> bytes:
@@ -60,12 +68,22 @@ def start_until(update: int, command: list[str], cpdir: Path) -> subprocess.Pope
     return process
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.proof)])
-def test_sigkill_at_any_moment_changes_no_weight(flags, uninterrupted, tmp_path, kills):
+@pytest.mark.parametrize(
+    ("kills", "features"),
+    [(3, "replay")] + [pytest.param(20, f, marks=pytest.mark.proof) for f in ("replay", "cache")],
+)
+def test_sigkill_at_any_moment_changes_no_weight(
+    flags, uninterrupted, marked_verifier, tmp_path, monkeypatch, kills, features
+):
     """Killed at random moments and started again each time; before the last start a byte of the
     newest state is flipped, which costs that one state."""
+    monkeypatch.setenv("EAGLE_CACHE", str(tmp_path / "cache"))
+    more = []  # the page's command replays
+    if features == "cache":  # with all that the default's training has
+        more += ["--features", "cache", "--initialization", "last_layer", "--rollout-steps", "1"]
+        more += ["--eagle-config-path", own_shape(marked_verifier, tmp_path)]
     cpdir = tmp_path / "cp"
-    command = [sys.executable, *flags(cpdir)]
+    command = [sys.executable, *flags(cpdir, *more)]
     generator = random.Random(kills)
     for update in sorted(generator.sample(range(1, UPDATES - 10), kills)):
         process = start_until(update, command, cpdir)
@@ -81,7 +99,7 @@ def test_sigkill_at_any_moment_changes_no_weight(flags, uninterrupted, tmp_path,
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"{path}: its bytes changed" in finished.stderr
     assert f"resumed at update {whole}" in finished.stderr
-    assert weights_in(cpdir) == uninterrupted
+    assert weights_in(cpdir) == uninterrupted(*more)
 
 
 def test_sigterm_saves_within_a_step_and_ends_with_143(flags, uninterrupted, tmp_path):
@@ -100,7 +118,7 @@ def test_sigterm_saves_within_a_step_and_ends_with_143(flags, uninterrupted, tmp
     assert newest(cpdir) == stopped
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert f"resumed at update {stopped}" in again.stderr
-    assert weights_in(cpdir) == uninterrupted
+    assert weights_in(cpdir) == uninterrupted()
 
 
 def test_sigterm_in_a_validation_leaves_it_for_the_next_start(flags, uninterrupted, tmp_path):
@@ -117,33 +135,38 @@ def test_sigterm_in_a_validation_leaves_it_for_the_next_start(flags, uninterrupt
     subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     validations = (next(cpdir.iterdir()) / "validations.csv").read_text().splitlines()[1:]
     assert [int(row.split(",")[0]) for row in validations] == list(range(1, UPDATES + 1))
-    assert weights_in(cpdir) == uninterrupted
+    assert weights_in(cpdir) == uninterrupted()
 
 
 @pytest.mark.proof
-def test_the_agent_restarts_a_killed_worker_from_the_newest_state(flags, tmp_path):
+@pytest.mark.parametrize("agents", [1, 2])
+def test_the_agent_restarts_a_killed_worker_from_the_newest_state(flags, tmp_path, agents):
+    """Two workers of one agent, or of one each that meet at an endpoint; one worker is killed."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
-    def start(cpdir: Path) -> subprocess.Popen:
+    def start(cpdir: Path) -> list[subprocess.Popen]:
         two = flags(cpdir, "--micro-batch-size", "2", "--num-training-steps", str(2 * UPDATES))
-        command = [*torchrun(2), "--max-restarts", "1", *two]
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
-        )
+        command = [*torchrun(2, agents), "--max-restarts", "1", *two]
+        return [
+            subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+            for _ in range(agents)
+        ]
 
-    whole = start(tmp_path / "whole")
-    assert whole.communicate(timeout=200) and whole.returncode == 0
+    def end(started: list[subprocess.Popen]) -> str:
+        said = "".join(process.communicate(timeout=200)[1] for process in started)
+        assert [process.returncode for process in started] == [0] * agents, said
+        return said
+
+    end(start(tmp_path / "whole"))
     cpdir = tmp_path / "cp"
-    process = start(cpdir)
+    started = start(cpdir)
     until = time.monotonic() + 120
     while newest(cpdir) < 20:
         assert time.monotonic() < until
         time.sleep(0.01)
     children = subprocess.run(
-        ["pgrep", "-P", str(process.pid)], capture_output=True, text=True
+        ["pgrep", "-P", str(started[0].pid)], capture_output=True, text=True
     ).stdout.split()
     os.kill(int(children[-1]), signal.SIGKILL)
-    said = process.communicate(timeout=200)[1]
-    assert process.returncode == 0, said
-    assert int(re.search(r"resumed at update (\d+)", said)[1]) >= 20
+    assert int(re.search(r"resumed at update (\d+)", end(started))[1]) >= 20
     assert weights_in(cpdir) == weights_in(tmp_path / "whole")

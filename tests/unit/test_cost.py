@@ -1,20 +1,24 @@
 """Memory and operations of a step, held against what torch counts."""
 
+import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig
 
 from eagle.cost import memory_of_step, operations, operations_of_features
-from eagle.draft import Draft, RolloutAttention, draft_config
+from eagle.draft import Draft, draft_config
 from eagle.loss import eagle_loss, teach, whole_vocabulary
+from eagle.rollout import rollout
 from eagle.verifier import Verifier
 
 
-def test_the_memory_of_a_step_is_not_underestimated(tiny_verifier):
+@pytest.mark.parametrize("steps", [0, 3])
+def test_the_memory_of_a_step_is_not_underestimated(tiny_verifier, steps):
     """Held against what torch says is kept for the backward pass."""
     config = draft_config(None, AutoConfig.from_pretrained(tiny_verifier))
     draft = Draft(config)
-    tokens, kept = 50, {}
+    lengths, kept = [120, 60], {}
+    tokens = sum(lengths)
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
@@ -22,10 +26,10 @@ def test_the_memory_of_a_step_is_not_underestimated(tiny_verifier):
 
     inputs = torch.randn(tokens, config.hidden_size)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        draft(inputs, inputs, torch.arange(tokens), RolloutAttention([tokens], "sdpa"))
+        list(rollout(draft, inputs, inputs, torch.arange(tokens), lengths, "sdpa", steps))
     weights = {parameter.untyped_storage().data_ptr() for parameter in draft.parameters()}
     activations = sum(size for pointer, size in kept.items() if pointer not in weights)
-    estimate = memory_of_step(draft, tokens, 0) - memory_of_step(draft, 0, 0)
+    estimate = memory_of_step(draft, lengths, steps) - memory_of_step(draft, [], steps)
     assert activations < estimate < 3 * activations
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-from eagle.draft import Draft, RolloutAttention, attend_within_documents, draft_config
+from eagle.draft import Draft, attend_within_documents, draft_config
 from eagle.errors import InputError
 from eagle.initialization import initialize_random
 from tests.conftest import ROOT
@@ -95,36 +95,6 @@ def test_packed_documents_are_the_documents_alone(config, backend):
         attend_within_documents(lengths, backend),
     )
     torch.testing.assert_close(packed, torch.cat(alone), atol=1e-5, rtol=1e-5)
-
-
-def test_a_rollout_is_what_decoding_feeds_the_draft(config):
-    """Step j at position t, against one causal pass over the features that a chain begun at t - j
-    has: true ones up to there, then its own."""
-    draft = Draft(config)
-    initialize_random(draft, 0)
-    lengths = [6, 4]
-    features, embeddings = pairs(config, 10)
-    positions = torch.cat([torch.arange(length) for length in lengths])
-    attend = RolloutAttention(lengths, "sdpa")
-    steps, inputs = [], features
-    for _ in range(4):
-        steps.append(draft(inputs, embeddings, positions, attend))
-        inputs = steps[-1].roll(1, 0)
-    for begin, length in ((0, 6), (6, 4)):
-        for start in range(length):
-            own = features[begin : begin + start + 1]
-            for step in range(min(4, length - start)):
-                seen = start + step + 1
-                chain = draft(
-                    own,
-                    embeddings[begin : begin + seen],
-                    torch.arange(seen),
-                    attend_within_documents([seen], "eager"),
-                )
-                torch.testing.assert_close(
-                    steps[step][begin + seen - 1], chain[-1], atol=1e-5, rtol=1e-5
-                )
-                own = torch.cat([own, chain[-1:]])
 
 
 def test_a_missing_backend_names_what_to_install():
