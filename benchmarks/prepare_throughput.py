@@ -20,7 +20,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 
 import psutil
@@ -136,8 +135,9 @@ def our_tokenize(source: Path, target: Path, processes: int) -> None:
     from eagle.tokenization import tokenize_file
     from eagle.verifier import load_tokenizer
 
-    template = load_template(str(TEMPLATE), load_tokenizer(VERIFIER))
-    tokenize_file(source, target, VERIFIER, template, LENGTH, processes, progress_seconds=10)
+    tokenizer = load_tokenizer(VERIFIER)
+    template = load_template(str(TEMPLATE), tokenizer)
+    tokenize_file(source, target, tokenizer, template, LENGTH, processes, progress_seconds=10)
 
 
 JOBS: dict[str, Callable[[Path, Path, int], None]] = {
@@ -181,7 +181,7 @@ def _resident(root: psutil.Process) -> int:
     return total
 
 
-def compare(source: Path, tokenize_conversations: int, processes: int) -> dict:
+def compare(source: Path, processes: int) -> dict:
     """All jobs on one file, and whether both ways agree."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
         prepared = {job: Path(folder, f"{number}.jsonl") for number, job in enumerate(JOBS)}
@@ -192,15 +192,10 @@ def compare(source: Path, tokenize_conversations: int, processes: int) -> dict:
         ]
         if ids[0] != ids[1]:
             raise SystemExit(f"the two ways keep different conversations: {len(ids[0] ^ ids[1])}")
-        some = Path(folder, "some.jsonl")
-        with prepared["prepare"].open(encoding="utf-8") as lines:
-            some.write_text("".join(islice(lines, tokenize_conversations)), encoding="utf-8")
         files = {job: Path(folder, job) for job in JOBS if "tokenize" in job}
-        rows += [measure(job, some, files[job], processes) for job in files]
+        rows += [measure(job, prepared["prepare"], files[job], processes) for job in files]
         if len({sha256_of_file(file) for file in files.values()}) > 1:
             raise SystemExit("the two ways give different token files")
-        whole = measure("tokenize", prepared["prepare"], files["tokenize"], processes)
-        rows.append(whole | {"job": "tokenize, all conversations"})
     seconds = {row["job"]: row["seconds"] for row in rows}
     return {
         "jobs": rows,
@@ -214,7 +209,6 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("source", type=Path)
     options.add_argument("--processes", type=int, default=2)
-    options.add_argument("--tokenize-conversations", type=int, default=20_000)
     options.add_argument("--job", choices=list(JOBS), help="run one job and nothing else")
     options.add_argument("--target", type=Path, help="file that the one job writes")
     asked = options.parse_args()
@@ -224,10 +218,9 @@ def main() -> None:
     from eagle.provenance import provenance
 
     started = time.monotonic()
-    found = compare(asked.source, asked.tokenize_conversations, asked.processes)
+    found = compare(asked.source, asked.processes)
     result = {
-        "command": "python -m benchmarks.prepare_throughput FILE --processes "
-        f"{asked.processes} --tokenize-conversations {asked.tokenize_conversations}",
+        "command": f"python -m benchmarks.prepare_throughput FILE --processes {asked.processes}",
         **found,
         **provenance({}, {"file": sha256_of_file(asked.source)}, time.monotonic() - started),
     }

@@ -306,7 +306,7 @@ class Machine(Section):
     gradient_accumulation_steps: int = Field(1, ge=1)
     """Parts in which each process takes its share of an update: more parts, less memory."""
     data_processes: int = Field(2, ge=1)
-    """Processes that prepare and tokenise conversations; small data is left to one."""
+    """Processes that prepare conversations (little is left to one), and threads that tokenise."""
     save_updates: int = Field(50, ge=1)
     """Updates between the states in runs/ from which an interrupted training goes on."""
     progress_seconds: float = Field(10.0, gt=0)

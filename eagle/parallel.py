@@ -1,9 +1,8 @@
-"""One function over many items in several processes, in order and with few items in memory."""
+"""One function over many items by several workers, in order and with few items in memory."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import TypeVar
@@ -33,26 +32,39 @@ def ordered_map(
     pool = ProcessPoolExecutor(
         processes, get_context("spawn"), initializer=_prepare, initargs=(make_function,)
     )
-    waiting: deque = deque()
     try:
-        for item in items:
-            waiting.append(pool.submit(_call, item))
-            if len(waiting) > 2 * processes:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        yield from _in_order(pool, _call, items, processes)
     except BrokenProcessPool:
         raise InputError(
             "one of the processes was killed, most likely for want of memory; lower their number "
             "(machine.data_processes, or the command's --processes)"
         ) from None
+
+
+def map_in_threads(
+    function: Callable[[Item], Result], items: Iterable[Item], threads: int
+) -> Iterator[Result]:
+    """`map(function, items)` for a function that leaves Python's lock to others for most of its
+    time. Items are made in this very thread; results come in their order."""
+    return _in_order(ThreadPoolExecutor(threads), function, items, threads)
+
+
+def _in_order(pool: Executor, function: Callable, items: Iterable, workers: int) -> Iterator:
+    """Results of the pool's work, which ends with them; few items are in it at a time."""
+    waiting: deque = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _prepare(make_function: Callable[[], Callable]) -> None:
     global _function
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes share the cores already
     _function = make_function()
 
 

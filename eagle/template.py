@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -35,6 +37,14 @@ class Encoded:
     loss_mask: list[int]
     cut: int
     """Tokens beyond the maximum length, left out."""
+
+
+class Rendered(NamedTuple):
+    """The text of a conversation."""
+
+    text: str
+    replies: list[tuple[int, int]]
+    """What the assistant says: first character and the one behind it."""
 
 
 def load_template(file: str, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -152,11 +162,10 @@ def encode(
     )
 
 
-def encode_many(
+def render_many(
     tokenizer: PreTrainedTokenizerBase, template: str, conversations: list[list[dict]]
-) -> list[Encoded]:
-    """`encode` of many conversations, each whole: tokenised side by side, their masks filled in by
-    spans and not by tokens.
+) -> list[Rendered]:
+    """The texts of many conversations, and what in them the assistant says.
 
     Raises:
         InputError: the template cannot render one of them, or not in time.
@@ -173,19 +182,31 @@ def encode_many(
         raise
     except Exception as error:  # as in `render`
         raise _refusal(error) from None
-    tokenized = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)
+    return [Rendered(*one) for one in zip(texts, replies, strict=True)]
+
+
+def encode_many(
+    tokenizer: PreTrainedTokenizerBase, rendered: list[Rendered]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """What `encode` says of each conversation, whole: token ids int32 [N] and loss mask uint8 [N].
+
+    Several threads may call it at a time: nearly all of its time it does not hold Python's lock.
+    """
     encoded = []
-    for token_ids, encoding, spans_of_replies in zip(
-        tokenized["input_ids"], tokenized.encodings, replies, strict=True
+    texts = [one.text for one in rendered]
+    for encoding, one in zip(
+        tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False),
+        rendered,
+        strict=True,
     ):
-        mask = [0] * len(token_ids)
-        for start, end in spans_of_replies:  # characters
+        token_ids = np.array(encoding.ids, dtype=np.int32)
+        mask = np.zeros(len(token_ids), dtype=np.uint8)
+        for start, end in one.replies:
             first, last = encoding.char_to_token(start), encoding.char_to_token(end - 1)
             if first is None:
                 break
-            stop = last + 1 if last else len(token_ids)
-            mask[first:stop] = [1] * (stop - first)
-        encoded.append(Encoded(token_ids, mask, 0))
+            mask[first : last + 1 if last else None] = 1
+        encoded.append((token_ids, mask))
     return encoded
 
 

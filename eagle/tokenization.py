@@ -1,13 +1,13 @@
-"""Conversations become token ids and loss masks, in several processes and in little memory."""
+"""Conversations become token ids and loss masks, in several threads and in little memory."""
 
 import json
+import os
 import shutil
 import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,11 +19,10 @@ from transformers import PreTrainedTokenizerBase
 from eagle.conversations import messages_of
 from eagle.errors import InputError
 from eagle.files import check_file, parse_json_line, whole_file
-from eagle.parallel import ordered_map
-from eagle.template import encode_many
+from eagle.parallel import map_in_threads
+from eagle.template import Rendered, encode_many, render_many
 from eagle.tokens import TokenSet
 from eagle.tracking import Progress
-from eagle.verifier import load_tokenizer
 
 # What tokenising counts. cut_tokens, cut_documents, cut_replies: beyond the maximum length, the
 # replies wholly; shortened_replies: cut within; documents_without_reply: left out for it.
@@ -31,9 +30,9 @@ COUNTS = (
     "documents", "tokens", "assistant_tokens", "cut_tokens", "cut_documents", "cut_replies",
     "shortened_replies", "documents_without_reply",
 )  # fmt: skip
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the threads share the cores already
 CONVERSATIONS_AT_ONCE = 64
 BYTES_AT_ONCE = 2**20
-WORTH_PROCESSES = 2**25  # bytes: less is done before other processes have loaded the tokenizer
 
 
 @dataclass
@@ -52,21 +51,13 @@ class Part:
 
 
 def encode_part(
-    conversations: list[list[dict]],
-    tokenizer: PreTrainedTokenizerBase,
-    template: str,
-    maximum_length: int,
+    rendered: list[Rendered], tokenizer: PreTrainedTokenizerBase, maximum_length: int
 ) -> Part:
     """Token ids and loss masks of conversations; those without an assistant token within
-    `maximum_length` are left out.
-
-    Raises:
-        InputError: the template cannot render one of them.
-    """
+    `maximum_length` are left out."""
     ids, masks = [np.empty(0, np.int32)], [np.empty(0, np.uint8)]
     counts = dict.fromkeys(COUNTS, 0)
-    for encoded in encode_many(tokenizer, template, conversations):
-        mask = np.array(encoded.loss_mask, dtype=np.uint8)
+    for token_ids, mask in encode_many(tokenizer, rendered):
         if len(mask) > maximum_length:
             begins = np.diff(mask, prepend=np.uint8(0)) == 1
             counts["cut_tokens"] += len(mask) - maximum_length
@@ -76,7 +67,7 @@ def encode_part(
             mask = mask[:maximum_length]
         # the first token cannot be a target, so a reply must reach beyond it
         if mask[1:].any():
-            ids.append(np.array(encoded.token_ids[:maximum_length], dtype=np.int32))
+            ids.append(token_ids[:maximum_length])
             masks.append(mask)
         else:
             counts["documents_without_reply"] += 1
@@ -107,7 +98,8 @@ def tokenize(
     parts, counts = [], Counter()
     for start in range(0, len(conversations), CONVERSATIONS_AT_ONCE):
         messages = [row["messages"] for row in conversations[start : start + CONVERSATIONS_AT_ONCE]]
-        parts.append(encode_part(messages, tokenizer, template, maximum_length))
+        rendered = render_many(tokenizer, template, messages)
+        parts.append(encode_part(rendered, tokenizer, maximum_length))
         counts.update(parts[-1].counts)
         progress.advance(len(messages))
     _something_to_learn(counts, maximum_length)
@@ -121,36 +113,44 @@ def tokenize(
 
 
 class TokenizeLines:
-    """Turns lines of conversations into a part; what each process of `tokenize_file` makes."""
+    """Turns lines of conversations into a part, in two steps."""
 
-    def __init__(self, verifier: Path, template: str, maximum_length: int, path: Path):
-        self.tokenizer = load_tokenizer(verifier)
-        self.template, self.maximum_length, self.path = template, maximum_length, path
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: str, maximum_length: int, path: Path
+    ):
+        self.tokenizer, self.template = tokenizer, template
+        self.maximum_length, self.path = maximum_length, path
 
-    def __call__(self, lines: list[tuple[int, bytes]]) -> Part:
+    def render(self, lines: list[tuple[int, bytes]]) -> list[Rendered]:
+        """Runs on the main thread, where a template's time is bounded.
+
+        Raises:
+            InputError: a line is no conversation, or the template cannot render it.
+        """
         conversations = []
         for number, line in lines:
             where = f"{self.path}, line {number}"
             conversations.append(messages_of(parse_json_line(line, where), where))
-        return encode_part(conversations, self.tokenizer, self.template, self.maximum_length)
+        return render_many(self.tokenizer, self.template, conversations)
+
+    def encode(self, rendered: list[Rendered]) -> Part:
+        """Runs on any thread."""
+        return encode_part(rendered, self.tokenizer, self.maximum_length)
 
 
 def tokenize_file(
     path: Path,
     target: Path,
-    verifier: Path,
+    tokenizer: PreTrainedTokenizerBase,
     template: str,
     maximum_length: int,
-    processes: int,
+    threads: int,
     progress_seconds: float,
 ) -> tuple[dict, dict]:
     """Write the token set of JSON lines of conversations, in little memory.
 
     The file is the one that `tokenize` and `TokenSet.save` would write, whatever the number of
-    processes.
-
-    Args:
-        verifier: folder with the tokenizer.
+    threads.
 
     Returns:
         COUNTS, and statistics: lengths and masked shares of the documents with their histograms.
@@ -166,11 +166,9 @@ def tokenize_file(
         tempfile.TemporaryFile(dir=target.parent) as ids,
         tempfile.TemporaryFile(dir=target.parent) as masks,
     ):
-        parts = ordered_map(
-            partial(TokenizeLines, verifier, template, maximum_length, path),
-            _batches_of_lines(path, progress),
-            processes if size > WORTH_PROCESSES else 1,
-        )
+        lines = TokenizeLines(tokenizer, template, maximum_length, path)
+        rendered = map(lines.render, _batches_of_lines(path, progress))
+        parts = map_in_threads(lines.encode, rendered, threads)
         for part in parts:
             ids.write(part.token_ids.astype("<i4").tobytes())
             masks.write(part.loss_mask.tobytes())

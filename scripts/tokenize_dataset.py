@@ -36,7 +36,7 @@ def main() -> None:
             manifest[name], statistics[name] = tokenize_file(
                 REPLIES / f"{name}.jsonl",
                 folder / f"{name}.safetensors",
-                VERIFIER,
+                tokenizer,
                 template,
                 length,
                 params.machine.data_processes,

@@ -15,6 +15,7 @@ from eagle.config import ShareGptSelection
 from eagle.errors import InputError
 from eagle.sharegpt import prepare
 from eagle.tokenization import TokenizeLines
+from eagle.verifier import load_tokenizer
 from tests.tiny import MARKED
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=12)  # lone surrogates too
@@ -123,14 +124,14 @@ def prepare_and_tokenize(
             assert set(json.loads(line)) == {"file", "row", "reason"}
         lines = list(enumerate((folder / "kept.jsonl").read_bytes().splitlines(), start=1))
         lines = [(number, line) for number, line in lines if line.strip()]
-        part = encode(lines)
+        part = encode.encode(encode.render(lines))
         assert part.counts["documents"] + part.counts["documents_without_reply"] == len(lines)
         assert len(lines) == len(prepared.chosen)
 
 
 @pytest.fixture(scope="module")
 def encode(marked_verifier) -> TokenizeLines:
-    return TokenizeLines(marked_verifier, MARKED, 60, Path("kept.jsonl"))
+    return TokenizeLines(load_tokenizer(marked_verifier), MARKED, 60, Path("kept.jsonl"))
 
 
 def fuzz(examples: int):

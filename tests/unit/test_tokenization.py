@@ -9,10 +9,11 @@ import torch
 
 from eagle import tokenization
 from eagle.errors import InputError
-from eagle.template import Encoded, encode, encode_many
+from eagle.template import Encoded, encode, encode_many, render_many
 from eagle.tokenization import tokenize, tokenize_file
 from eagle.tokens import TokenSet
 from eagle.tracking import Progress
+from eagle.verifier import load_tokenizer
 from tests.tiny import MARKED, make_messages, make_tokenizer, write_json_lines
 
 ODD = [
@@ -53,8 +54,13 @@ def one_by_one(rows: list[dict], maximum_length: int) -> list[Encoded]:
 
 def test_many_at_once_are_what_the_template_applied_to_each_gives():
     rows = odd_messages(200)
-    many = encode_many(make_tokenizer(), MARKED, [row["messages"] for row in rows])
-    assert many == one_by_one(rows, 10**9)
+    tokenizer = make_tokenizer()
+    rendered = render_many(tokenizer, MARKED, [row["messages"] for row in rows])
+    for (token_ids, mask), one in zip(
+        encode_many(tokenizer, rendered), one_by_one(rows, 10**9), strict=True
+    ):
+        assert token_ids.tolist() == one.token_ids
+        assert mask.tolist() == one.loss_mask
 
 
 @pytest.mark.parametrize("maximum_length", [2, 20, 60, 10**6])
@@ -96,17 +102,17 @@ def test_every_reply_is_whole_shortened_or_cut_off():
         assert whole + exact + counts["cut_replies"] + counts["shortened_replies"] == replies
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_the_streamed_file_is_the_saved_set(tmp_path, monkeypatch, marked_verifier, processes):
-    monkeypatch.setattr(tokenization, "WORTH_PROCESSES", 0)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_streamed_file_is_the_saved_set(tmp_path, monkeypatch, marked_verifier, threads):
     monkeypatch.setattr(tokenization, "BYTES_AT_ONCE", 3000)
     rows = odd_messages(80)
     rows = [row for row in rows if all(m["content"].strip() for m in row["messages"])]
     path = write_json_lines(tmp_path / "rows.jsonl", rows)
     path.write_text(path.read_text().replace("\n", "\n\n", 3))  # blank lines are passed over
     streamed, saved = tmp_path / "streamed.safetensors", tmp_path / "saved.safetensors"
+    tokenizer = load_tokenizer(marked_verifier)
     counts, statistics = tokenize_file(
-        path, streamed, marked_verifier, MARKED, 60, processes, progress_seconds=10
+        path, streamed, tokenizer, MARKED, 60, threads, progress_seconds=10
     )
     tokens, expected = tokenized(rows, 60)
     tokens.save(saved)
@@ -129,9 +135,9 @@ def test_the_streamed_file_is_the_saved_set(tmp_path, monkeypatch, marked_verifi
         (b'{"a": ' + b"[" * 10**5, "nested too deeply"),
     ],
 )
-def test_a_line_that_is_no_conversation_is_named(tmp_path, marked_verifier, line, expected):
+def test_a_line_that_is_no_conversation_is_named(tmp_path, line, expected):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(json.dumps(make_messages(1)[0]).encode() + b"\n" + line + b"\n")
     with pytest.raises(InputError, match=expected):
-        tokenize_file(path, tmp_path / "t", marked_verifier, MARKED, 60, 1, progress_seconds=10)
+        tokenize_file(path, tmp_path / "t", make_tokenizer(), MARKED, 60, 1, progress_seconds=10)
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
