@@ -4,12 +4,12 @@
 
 Ours is the shipped recipe from an empty feature cache. The official one (SafeAILab/EAGLE:
 regression 1, classification 0.1, random weights, noise scaled by length, official mask, constant
-rate after the warm-up) takes batches of the same size on the plain path of `train_throughput`:
-the verifier runs again for every batch, padded, with whole logits. Its warm-up is 5% of its
-updates, and its learning rate the best of three. Which that is, and after how many updates it
-comes there, is found with our trainer, whose updates are the same but for rounding; then the plain
-path runs in earnest until it is there, or until LIMIT times our seconds are over. Validations
-count in neither. Results go to benchmarks/results/ with hardware, versions and commit.
+rate after the warm-up, here 5% of the updates of four passes) takes batches of the same size on
+the plain path of `train_throughput`: the verifier runs again for every batch, padded, with whole
+logits. Of three learning rates it has the best of one pass with our trainer, whose updates are the
+same but for rounding. The plain path runs until it is there, or until LIMIT times our seconds are
+over. Validations count in neither. Results go to benchmarks/results/ with hardware, versions and
+commit.
 """
 
 import os
@@ -39,9 +39,9 @@ VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens")
 RESULT = Path("benchmarks/results/time_to_quality.json")
 TARGET = 0.35  # of the validation positions
 LIMIT = 4.2  # times our seconds, for the plain path
-PASSES = 4  # of the official recipe, in the search for its learning rate
+PASSES = 4  # of the official recipe
 RATES = (3e-5, 1e-4, 3e-4)  # the first is the official code's
-LOOK, LOOK_IN_SEARCH = 50, 200  # updates between validations
+LOOK = 50  # updates between validations
 
 OFFICIAL = {
     "initialization": "random", "softmax_vocabulary": None, "mask_alignment": "official",
@@ -129,8 +129,9 @@ class Race:
         return self._run(Timed, asked, self._draft(), features, trained, folder, started=started)
 
     def official(self, rate: float, folder: Path) -> list[dict]:
-        search = {"learning_rate": rate, "validation_updates": LOOK_IN_SEARCH}
-        asked = self._command(OFFICIAL | search)
+        a_pass = len(self.train) // self.params.train.global_batch_size
+        once = {"num_training_steps": a_pass, "validation_updates": a_pass}
+        asked = self._command(OFFICIAL | {"learning_rate": rate} | once)
         features = self._features(self.train, self.whole)
         started = time.monotonic()
         return self._run(
@@ -192,23 +193,16 @@ def main() -> None:
         if ours[-1]["top1"] < TARGET:
             raise SystemExit(f"the shipped recipe ends at {ours[-1]['top1']}, below {TARGET}")
         search = {rate: race.official(rate, Path(folder, f"{rate}")) for rate in RATES}
-        # reached: the earlier the better; not reached: the higher the better
-        best = max(RATES, key=lambda r: (search[r][-1]["top1"] >= TARGET, -search[r][-1]["update"],
-                                         search[r][-1]["top1"]))  # fmt: skip
+        best = max(RATES, key=lambda rate: search[rate][-1]["top1"])
         limit = LIMIT * ours[-1]["seconds"]
         plain = race.plain(best, Path(folder, "plain"), limit)
-    a_plain_update = plain[-1]["seconds"] / plain[-1]["update"]
-    there = search[best][-1]["top1"] >= TARGET
     write_json(RESULT, {
         "target_top1": TARGET,
         "ours": ours,
-        "official_recipe_on_our_trainer": {str(rate): points for rate, points in search.items()},
+        "official_recipe_after_a_pass": {str(rate): points[-1] for rate, points in search.items()},
         "official_recipe_on_the_plain_path": {"learning_rate": best, "points": plain},
         "plain_reached_it": plain[-1]["top1"] >= TARGET,
         "times_our_seconds": round(plain[-1]["seconds"] / ours[-1]["seconds"], 2),
-        "times_our_seconds_at_the_search's_updates":
-            round(search[best][-1]["update"] * a_plain_update / ours[-1]["seconds"], 2),
-        "search_reached_it": there,
         **provenance({}, {"verifier": race.hash}, time.monotonic() - began),
     })  # fmt: skip
     print(RESULT.read_text())

@@ -7,7 +7,11 @@ from markupsafe import Markup
 
 
 def charts(
-    history: pd.DataFrame, validations: pd.DataFrame, metrics: dict, per_prompt: pd.DataFrame
+    history: pd.DataFrame,
+    validations: pd.DataFrame,
+    metrics: dict,
+    per_prompt: pd.DataFrame,
+    statistics: dict,
 ) -> dict[str, Markup]:
     """The report's pictures as SVG, by name.
 
@@ -16,8 +20,11 @@ def charts(
         validations: results/train/validations.csv.
         metrics: results/evaluate/metrics.json.
         per_prompt: results/evaluate/per_prompt.csv.
+        statistics: resources/tokens/statistics.json.
     """
     return {
+        "lengths": _histogram(statistics["train"]["length"], "tokens of a conversation"),
+        "shares": _histogram(statistics["train"]["masked_share"], "the assistant's share of them"),
         "loss": _loss_chart(history, validations),
         "top1": _top1_chart(history, validations),
         "acceptance": _acceptance_chart(metrics),
@@ -157,6 +164,17 @@ def _category_chart(per_prompt: pd.DataFrame) -> Markup:
     return _svg(bars.mark_bar() + labels)
 
 
-def _svg(chart: alt.LayerChart) -> Markup:
+def _histogram(distribution: dict, title: str) -> Markup:
+    bars = alt.Chart(pd.DataFrame(distribution["histogram"])).mark_bar(binSpacing=1)
+    return _svg(
+        bars.encode(
+            x=alt.X("from:Q", bin="binned", title=title),
+            x2="to:Q",
+            y=alt.Y("documents:Q", title="training conversations"),
+        )
+    )
+
+
+def _svg(chart: alt.TopLevelMixin) -> Markup:
     sized = chart.properties(width=420, height=220)
     return Markup(vl_convert.vegalite_to_svg(sized.to_json()))

@@ -15,6 +15,7 @@ from eagle.tracking import say_written
 
 RESULTS = Path("results")
 TOKENS = Path("resources/tokens/manifest.json")
+STATISTICS = Path("resources/tokens/statistics.json")
 PLOTS = RESULTS / "plots"
 MARKDOWN, HTML = RESULTS / "report.md", RESULTS / "report.html"
 
@@ -32,6 +33,7 @@ def main() -> None:
         pd.read_csv(RESULTS / "train/validations.csv"),
         measured,
         per_prompt,
+        read_json(STATISTICS),
     )
     evaluate_source = read_json(RESULTS / "evaluate/provenance.json")
     values = story(trained, measured, details, per_prompt) | {

@@ -10,8 +10,10 @@ import pyarrow
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from eagle.config import ShareGptSelection
+from eagle.conversations import is_unicode
 from eagle.errors import InputError
 from eagle.sharegpt import prepare
 from eagle.tokenization import TokenizeLines
@@ -90,6 +92,29 @@ def files(draw) -> tuple[bytes, int | None]:
     return content, len(rows) if whole else None
 
 
+@st.composite
+def parquet_files(draw) -> tuple[bytes, int | None]:
+    """The same of rows that have one schema, as Parquet's must."""
+    texts = st.none() | TEXTS.filter(is_unicode)
+    turns = st.fixed_dictionaries({"from": ROLES, "value": texts})
+    rows = [draw(GOOD_ROW.filter(lambda row: is_unicode(json.dumps(row, ensure_ascii=False))))]
+    rows[0]["id"] = str(rows[0]["id"])
+    rows += draw(
+        st.lists(
+            st.fixed_dictionaries({"id": texts, "conversations": st.none() | st.lists(turns)}),
+            max_size=5,
+        )
+    )
+    sink = pyarrow.BufferOutputStream()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+    content = sink.getvalue().to_pybytes()
+    if draw(st.booleans()):
+        return content, len(rows)
+    for at in draw(st.lists(st.integers(4, len(content) - 1), min_size=1, max_size=4)):
+        content = content[:at] + draw(st.binary(max_size=2)) + content[at + 1 :]
+    return content, None
+
+
 SELECTIONS = st.builds(
     ShareGptSelection,
     frac=st.sampled_from([0.5, 1.0]),
@@ -142,13 +167,13 @@ def fuzz(examples: int):
 
 
 @fuzz(500)
-@given(file=files(), selection=SELECTIONS)
+@given(file=files() | parquet_files(), selection=SELECTIONS)
 def test_mutated_files_end_well(encode, file, selection):
     prepare_and_tokenize(*file, selection, encode)
 
 
 @pytest.mark.proof
 @fuzz(10_000)
-@given(file=files(), selection=SELECTIONS)
+@given(file=files() | parquet_files(), selection=SELECTIONS)
 def test_ten_thousand_mutated_files_end_well(encode, file, selection):
     prepare_and_tokenize(*file, selection, encode)
