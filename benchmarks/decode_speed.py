@@ -17,6 +17,7 @@ import torch
 
 from eagle.bench import read_bench
 from eagle.checkpoint import load_draft
+from eagle.cost import peak_memory_mb
 from eagle.decoding import Generation, speculate, vanilla
 from eagle.files import write_json
 from eagle.loss import part_of_vocabulary
@@ -28,6 +29,7 @@ from eagle.tree import Growth, Tree
 from eagle.verifier import Verifier, load_tokenizer
 
 VERIFIER = Path("resources/verifier")
+DRAFT = Path("models/export/official")
 RESULT = Path("benchmarks/results/decode_speed.json")
 SHAPES = {
     "chain of 2": Tree.chain(2),
@@ -47,9 +49,9 @@ def main() -> None:
     chosen = parser.parse_args()
     started = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    plain, fast = (Verifier.load(VERIFIER, torch.bfloat16, device) for _ in range(2))
+    fast = Verifier.load(VERIFIER, torch.bfloat16, device)
     pack(fast.model, keep=fast.model.get_output_embeddings())
-    draft = load_draft(Path("models/export/official")).to(device).cast(torch.bfloat16)
+    draft = load_draft(DRAFT).to(device).cast(torch.bfloat16)
     pack(draft)
     frequent = TokenSet.load(Path("resources/tokens/train.safetensors")).by_frequency(
         len(fast.head)
@@ -57,6 +59,11 @@ def main() -> None:
     vocabulary = part_of_vocabulary(fast.head, frequent[:8192])
     vocabulary = vocabulary._replace(head=packed(vocabulary.head))
     tokens = chosen.tokens
+    prompts = read_prompts(chosen.questions)
+    for shape in SHAPES.values():  # before the plain weights come
+        speculate(fast, draft, max(prompts, key=len), tokens, shape, vocabulary)
+    peak = peak_memory_mb(device)
+    plain = Verifier.load(VERIFIER, torch.bfloat16, device)
     decoders: dict[str, Callable[[list[int]], Generation]] = {
         "transformers.generate": lambda prompt: generate(plain, prompt, tokens),
         "vanilla, plain weights": lambda prompt: vanilla(plain, prompt, tokens),
@@ -65,14 +72,8 @@ def main() -> None:
         name: lambda prompt, shape=shape: speculate(fast, draft, prompt, tokens, shape, vocabulary)
         for name, shape in SHAPES.items()
     }
-    tokenizer = load_tokenizer(VERIFIER)
     generations: dict[str, list[Generation]] = {name: [] for name in decoders}
-    questions = read_bench("resources/bench/default.jsonl", chosen.questions)
-    for number, question in enumerate(questions):
-        message = [{"role": "user", "content": question["turns"][0]}]
-        prompt = tokenizer.apply_chat_template(
-            message, add_generation_prompt=True, return_dict=True
-        )["input_ids"]
+    for number, prompt in enumerate(prompts):
         for name, decode in decoders.items():
             if number == 0:
                 decode(prompt)  # warm
@@ -80,6 +81,7 @@ def main() -> None:
     rows = {}
     for name, ours in generations.items():
         rows[name] = {
+            "seconds": round(sum(g.prefill_seconds + g.decode_seconds for g in ours), 1),
             "tokens_per_second": tokens_per_second(ours),
             "over_vanilla": over(ours, generations["vanilla"]),
             "over_vanilla_95": bootstrap_interval(over, ours, generations["vanilla"], seed=0),
@@ -91,8 +93,24 @@ def main() -> None:
             f"{rows[name]['over_vanilla']:.2f} x vanilla, tau {rows[name]['tau']:.2f}"
         )
     source = provenance(vars(chosen), {}, time.monotonic() - started)
-    write_json(RESULT, {"decoders": rows, "provenance": source})
+    files = [file for folder in (VERIFIER, DRAFT) for file in folder.glob("*.safetensors")]
+    weights = sum(file.stat().st_size for file in files) / 1e6
+    memory = {"weights_mb": round(weights), "peak_memory_mb": round(peak)}
+    write_json(RESULT, {"decoders": rows, **memory, "provenance": source})
     print(f"wrote {RESULT}")
+
+
+def read_prompts(count: int) -> list[list[int]]:
+    """Token ids of the first turns of the shipped bench."""
+    tokenizer = load_tokenizer(VERIFIER)
+    return [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": question["turns"][0]}],
+            add_generation_prompt=True,
+            return_dict=True,
+        )["input_ids"]
+        for question in read_bench("resources/bench/default.jsonl", count)
+    ]
 
 
 def over(ours: list[Generation], others: list[Generation]) -> float:

@@ -209,8 +209,10 @@ def _dequantize_gguf(weights: Path, folder: Path) -> None:
     config = quantized.config
     del config.quantization_config  # transformers refuses to save a model that still has one
     config.architectures = [type(quantized).__name__]
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    model.load_state_dict(quantized.state_dict())
+    with torch.device("meta"):  # no weights are drawn that the next lines replace
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.load_state_dict(quantized.bfloat16().state_dict(), assign=True)
+    model.tie_weights()
     model.generation_config = quantized.generation_config
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**where).save_pretrained(folder)

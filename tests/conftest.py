@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.tiny import MARKED, make_messages, make_verifier, write_json_lines
 
 ROOT = Path(__file__).parents[1]
@@ -41,17 +42,16 @@ def run_command(
     home: Path, *command: str | Path, cwd: Path = ROOT, code: int = 0, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run a command as a user does, from a folder; no tracker is set. Returns what it printed."""
+    words = [str(word) for word in command]
     clean = {name: value for name, value in os.environ.items() if "CLEARML" not in name}
     path = f"{Path(sys.executable).parent}:{clean['PATH']}"
-    finished = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=clean
-        | {"PATH": path, "HOME": str(home), "EAGLE_CACHE": str(home / "cache")}
-        | environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    clean |= {"PATH": path, "HOME": str(home), "EAGLE_CACHE": str(home / "cache")}
+    if words[0] == "python" and not environment:
+        finished = warm.python(words[1:], cwd, clean)
+    else:
+        finished = subprocess.run(
+            words, cwd=cwd, env=clean | environment, capture_output=True, text=True,
+            timeout=warm.SECONDS,
+        )  # fmt: skip
     assert (finished.returncode == 0) == (code == 0), finished.stdout + finished.stderr
     return finished
