@@ -174,7 +174,11 @@ class Recipe(Section):
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's decoupled weight decay."""
     grad_clip: float = Field(0.5, gt=0)
-    """Largest absolute value of a gradient element, once an update, on the complete gradient."""
+    """Bound of the complete gradient, once an update."""
+    grad_clip_form: Literal["value", "norm"] = "value"
+    """What is bounded. value: each element, by its absolute value (official code). norm: the whole
+    gradient is scaled down; a bound far below the usual norm gives every update the same length, so
+    that no odd conversation outweighs others."""
     v_w: float = Field(1.0, ge=0)
     """Weight of the regression loss: SmoothL1 between predicted and true features."""
     p_w: float = Field(0.1, ge=0)

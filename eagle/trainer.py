@@ -340,7 +340,7 @@ class Trainer:
             totals += torch.stack([value.detach().double() for value in (*steps[0], loss)])
         gradients = self._whole_gradients()
         norm = torch.nn.utils.get_total_norm(gradients)
-        self._clip(gradients)
+        self._clip(gradients, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         shared = torch.stack([torch.tensor(float(counted), device=self.device), norm])
@@ -349,9 +349,13 @@ class Trainer:
     def _learning_rate(self, update: int) -> float:
         return self.command.learning_rate * schedule(update, self.warmup, self.total)
 
-    def _clip(self, gradients: list[Tensor]) -> None:
+    def _clip(self, gradients: list[Tensor], norm: Tensor) -> None:
+        bound = self.command.grad_clip
+        if self.command.grad_clip_form == "norm":
+            torch.nn.utils.clip_grads_with_norm_(self.draft.parameters(), bound, norm)
+            return
         for gradient in gradients:  # one pass over each, where clip_grad_value_ makes two
-            gradient.clamp_(-self.command.grad_clip, self.command.grad_clip)
+            gradient.clamp_(-bound, bound)
 
     def _batches(self, update: int) -> Iterator[Batch]:
         """This rank's micro-steps of an update. With `ahead`, a thread makes the batch after the
