@@ -3,13 +3,13 @@
     python -m benchmarks.experiments          # after `make repro`: its verifier, tokens, features
 
 Screening: one seed, one pass over the default's first training documents, 100,000 trained tokens;
-features are shared through the cache, and each variant changes one thing in the recipe BASE, which shipped before.
-Then three seeds, two passes and real decoding for the page's recipe, the official one and ours.
-What is measured on are training documents that no variant trains on, so the validation set has no
-part in any choice. A variant whose line stands in benchmarks/results/experiments.jsonl is not run
-again; docs/experiments.md has the reading. Acceptance by position is the teacher-forced estimate
-of validation (`eagle.batch.drafted_runs`), tau at k = 4 follows from it; `measured_tau` comes from
-decoding.
+features are shared through the cache, and each variant changes one thing in the recipe BASE, which
+shipped before. Then three seeds, two passes and real decoding for the page's recipe, the official
+one and ours. What is measured on are training documents that no variant trains on, so the
+validation set has no part in any choice. A variant whose line stands in
+benchmarks/results/experiments.jsonl is not run again; docs/experiments.md has the reading.
+Acceptance by position is the teacher-forced estimate of validation (`eagle.batch.drafted_runs`),
+tau at k = 4 follows from it; `measured_tau` comes from decoding.
 """
 
 import json
