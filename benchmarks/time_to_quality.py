@@ -45,7 +45,8 @@ LOOK = 50  # updates between validations
 
 OFFICIAL = {
     "initialization": "random", "softmax_vocabulary": None, "mask_alignment": "official",
-    "noise_form": "length_scaled", "v_w": 1.0, "p_w": 0.1, "epochs": PASSES,
+    "noise_form": "length_scaled", "grad_clip_form": "value", "v_w": 1.0, "p_w": 0.1,
+    "epochs": PASSES,
 }  # fmt: skip
 
 
