@@ -111,14 +111,17 @@ class RunState:
                 f"({str(error).splitlines()[0]}). Make room and start the same command again: "
                 f"it goes on from {_newest_name(folder)}"
             ) from None
-        for old in _states(folder)[KEPT_STATES:]:
-            old.unlink()
+        states = _states(folder)
+        damaged = [path for path in states if _update_of(path) > self.update]  # resumed before them
+        for path in damaged + states[len(damaged) + KEPT_STATES :]:
+            path.unlink()
 
     @classmethod
     def resume(cls, folder: Path, draft: Draft, optimizer: torch.optim.Optimizer) -> "RunState":
         """The newest whole state, put into draft and optimizer; a fresh one when there is none.
 
-        A state whose bytes are not those that were written is passed over, and said.
+        A state whose bytes are not those that were written is passed over, and said; the next
+        `save` removes it.
         """
         for path in _states(folder):
             if sha256_of_file(path)[:16] != path.stem.split("-")[-1]:
@@ -138,6 +141,10 @@ class RunState:
 def _states(folder: Path) -> list[Path]:
     """States in a run folder, the newest first."""
     return sorted(folder.glob("state-*.pt"), reverse=True)
+
+
+def _update_of(state: Path) -> int:
+    return int(state.stem.split("-")[1])
 
 
 def _newest_name(folder: Path) -> str:

@@ -74,6 +74,9 @@ class ShareGptSelection(Section):
     system_prompt: str = "none"
     """System turn put before conversations that have none: none, llama2 (the official recipe's
     safety prompt) or the path of a text file."""
+    system_turns: Literal["keep", "drop"] = "keep"
+    """What becomes of the data's own system turns; some templates (Gemma's, Mistral's) take none.
+    A dropped one makes room for `system_prompt`."""
     roles: dict[str, Literal["system", "user", "assistant"]] = ROLES
     """Who speaks, by the name that the data has for it, in lower case; any other name is an
     error."""
@@ -239,6 +242,16 @@ class Recipe(Section):
             raise ValueError(f"noise_low {self.noise_low} is above noise_high {self.noise_high}")
         return self
 
+    @model_validator(mode="after")
+    def _flash_attention_is_of_half_precision(self) -> Self:
+        drafts_in = "bfloat16" if self.mixed_precision == "bf16" else self.eagle_dtype
+        if self.attn == "flash_attention_2" and "float32" in (self.verifier_model_dtype, drafts_in):
+            raise ValueError(
+                "attn flash_attention_2 computes in bfloat16 or float16, and verifier_model_dtype "
+                "or eagle_dtype (with mixed_precision none) is float32; choose attn sdpa"
+            )
+        return self
+
 
 class Train(Recipe):
     global_batch_size: int = Field(16, ge=1)
@@ -258,6 +271,8 @@ class Evaluate(Section):
     bench: str = "resources/bench/default.jsonl"
     """A bench of the paper, fetched from the hub (mt_bench, humaneval, gsm8k, alpaca), or a file in
     MT-bench's schema: JSON lines with question_id, category and turns."""
+    system_prompt: str = "none"
+    """System turn before every question, as for `sharegpt.system_prompt`: what serving sends."""
     questions: int = Field(8, ge=1)
     """Questions taken from the bench, spread evenly over it, each with all its turns."""
     maximum_new_tokens: int = Field(48, ge=2)

@@ -13,6 +13,7 @@ from eagle.errors import InputError
 from eagle.files import read_json_lines
 
 Member = TypeVar("Member")
+SYSTEM_PROMPTS = Path(__file__).parents[1] / "resources" / "system_prompts"
 # Keys of the list of turns, of a turn's role and of its text: ShareGPT's, and the messages form.
 FORMS = (("conversations", "from", "value"), ("messages", "role", "content"))
 _AS_WRITTEN = ShareGptSelection(frac=1.0)  # the rules that `prepare`'s own files have passed
@@ -110,11 +111,15 @@ def regular(turns: list[Turn], selection: ShareGptSelection) -> tuple[list[dict]
     """Messages that alternate and end with a reply, and what was changed for it."""
     changes = []
     system = [turn for turn in turns if turn.role == "system"]
+    spoken = [turn for turn in turns if turn.role != "system"]
+    if system and selection.system_turns == "drop":
+        system = []
+        changes.append("system turn dropped")
     if len(system) > 1 or (system and turns[0].role != "system"):
         raise Rejected("system turn not at the start")
-    if system and (problem := system[0].text.strip() and _problem(system[0], selection)):
-        raise Rejected(f"{problem}: turn 0")
-    spoken = turns[len(system) :]
+    for turn in system:  # an empty one is as good as any
+        if (turn.problem or turn.text.strip()) and (problem := _problem(turn, selection)):
+            raise Rejected(f"{problem}: turn {turn.number}")
     if spoken and spoken[0].role == "assistant":
         if not selection.drop_leading_reply:
             raise Rejected("begins with a reply")
@@ -141,6 +146,24 @@ def regular(turns: list[Turn], selection: ShareGptSelection) -> tuple[list[dict]
     if not spoken:
         raise Rejected("no user turn with a reply")
     return [{"role": turn.role, "content": turn.text} for turn in system + spoken], changes
+
+
+def system_turn(name: str) -> list[dict]:
+    """The turn that a system prompt makes: a named one, a text file's, or for "none" no turn.
+
+    Raises:
+        InputError: neither a known name nor a file.
+    """
+    if name == "none":
+        return []
+    named = SYSTEM_PROMPTS / f"{name}.txt"
+    path = named if named.is_file() else Path(name)
+    if not path.is_file():
+        known = ", ".join(sorted(prompt.stem for prompt in SYSTEM_PROMPTS.glob("*.txt")))
+        raise InputError(
+            f"system_prompt = {name}: neither a known prompt (none, {known}) nor a text file"
+        )
+    return [{"role": "system", "content": path.read_text(encoding="utf-8").strip()}]
 
 
 def is_unicode(text: str) -> bool:

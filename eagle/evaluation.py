@@ -12,6 +12,7 @@ from eagle.acceptance import Sampling
 from eagle.bench import read_bench
 from eagle.checkpoint import load_draft
 from eagle.config import Evaluate
+from eagle.conversations import system_turn
 from eagle.decoding import Choice, Generation, chain, speculate, vanilla
 from eagle.draft import Draft, attend_within_documents, check_fit
 from eagle.errors import InputError
@@ -37,6 +38,7 @@ from eagle.metrics import (
     tokens_per_second,
 )
 from eagle.packing import pack, packed
+from eagle.template import encode_prompt
 from eagle.tokens import TokenSet
 from eagle.tracking import Progress
 from eagle.tree import NAMED, Growth, Tree
@@ -115,7 +117,7 @@ def evaluate(
         shape = forecasts[0].shape if given is None else given
         prompts, plain, fast = _race(
             questions, verifier, fast_draft, vocabulary, shape, choice, template, tokenizer,
-            settings, progress,
+            settings, system_turn(settings.system_prompt), progress,
         )  # fmt: skip
         rounding = max(
             rounding_difference(verifier, prompt.token_ids, generation.token_ids)
@@ -322,21 +324,20 @@ def _race(
     template: str,
     tokenizer: PreTrainedTokenizerBase,
     settings: Evaluate,
+    opening: list[dict],
     progress: Progress,
 ) -> tuple[list[Prompt], list[Generation], list[Generation]]:
-    """Vanilla and the draft's decoder in turn on every turn of every question; later turns follow
-    vanilla's earlier replies."""
+    """Vanilla and the draft's decoder in turn on every turn of every question, each begun with
+    `opening`; later turns follow vanilla's earlier replies."""
     length = settings.maximum_new_tokens
     prompts: list[Prompt] = []
     plain: list[Generation] = []
     fast: list[Generation] = []
     for question in questions:
-        messages: list[dict] = []
+        messages = list(opening)
         for turn, text in enumerate(question["turns"], start=1):
             messages.append({"role": "user", "content": text})
-            ids = tokenizer.apply_chat_template(
-                messages, chat_template=template, add_generation_prompt=True, return_dict=True
-            )["input_ids"]
+            ids = encode_prompt(tokenizer, template, messages)
             if not prompts:  # the first calls of both also pay for allocation and warm caches
                 vanilla(verifier, ids, 4)
                 speculate(verifier, draft, ids, 4, shape, vocabulary)

@@ -3,6 +3,7 @@
 Shapes: N tokens of all documents, T of some, N' and T' of them taught, H hidden.
 """
 
+import fcntl
 import hashlib
 import math
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -27,8 +29,8 @@ from eagle.verifier import Verifier
 # Padded tokens in one forward pass. A GPU wants its products large; on a CPU they are large enough
 # at 1024 tokens, and what stands between them stays in the cache (a third faster than 4096).
 FORWARD_TOKENS = {"cpu": 1024, "cuda": 16_384}
-# A partial cache this old was left by a run that was killed: none takes a week to fill.
-ABANDONED_SECONDS = 7 * 24 * 3600
+# In a cache that is being filled, a file locked by the process that fills it.
+LOCK = "filling"
 
 
 class Features(Protocol):
@@ -256,10 +258,11 @@ class _Files:
         name = answers[_rank_and_world()[0] - _local_rank_and_world()[0]][1]
         self.folder = whole.with_name(f".{name}.partial")
         if leads:
-            for left in whole.parent.glob(".*.partial"):  # by runs that were killed
-                if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                    shutil.rmtree(left, ignore_errors=True)
+            _remove_abandoned(whole.parent)
             self.folder.mkdir(parents=True)
+            mine = (self.folder / LOCK).open("w")
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(mine, fcntl.LOCK_EX)  # until this process ends, however it does
             self._make_room()
             self._map()  # creates the files
         _barrier()
@@ -267,6 +270,8 @@ class _Files:
         _barrier()
         if leads:
             seconds = time.monotonic() - started
+            mine.close()
+            (self.folder / LOCK).unlink()
             write_json(
                 self.folder / "manifest.json", {"seconds": seconds, "sha256": self._hashes()}
             )
@@ -319,6 +324,17 @@ class _Files:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.bin"
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove partial caches of runs that were killed: nobody holds their lock."""
+    for left in folder.glob(".*.partial"):
+        try:
+            with (left / LOCK).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:  # being filled, or about to be
+            continue
 
 
 def _run_verifier(

@@ -147,7 +147,13 @@ def _check_against_the_hub(path: Path, asked_by: str) -> None:
     """Hold a file of the hub client's cache against the checksum that the hub gave for it, which
     the client keeps as the name of the file that `path` links to: the SHA-256 of a large file,
     git's hash of a small one."""
-    blob = path.readlink()
+    try:
+        blob = path.readlink()
+    except OSError:
+        raise InputError(
+            f"{asked_by}: {path} is no symbolic link, so the hub's checksum is not known: set "
+            "HF_HOME to a disk that has such links, and leave HF_HUB_DISABLE_SYMLINKS unset"
+        ) from None
     if re.fullmatch("[0-9a-f]{64}", blob.name):
         found = sha256_of_file(path)
     elif re.fullmatch("[0-9a-f]{40}", blob.name):

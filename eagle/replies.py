@@ -15,6 +15,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from eagle.config import Regenerate
 from eagle.errors import InputError
+from eagle.template import Refused, encode_prompt
 from eagle.tracking import Progress
 from eagle.verifier import Verifier
 
@@ -155,9 +156,13 @@ class _Window:
                 messages.append(turns.pop(0))
             if not turns:
                 continue
-            token_ids = tokenizer.apply_chat_template(
-                messages, chat_template=template, add_generation_prompt=True, return_dict=True
-            )["input_ids"]
+            try:
+                token_ids = encode_prompt(tokenizer, template, messages)
+            except Refused as refusal:
+                raise InputError(
+                    f"conversation {self.answered[index]['id']!r}: {refusal}; leave such "
+                    "conversations out (system turns: sharegpt.system_turns)"
+                ) from None
             room = min(settings.maximum_new_tokens, context - len(token_ids))
             if room < 1:
                 counts["longer_than_context"] += 1

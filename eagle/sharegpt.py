@@ -15,7 +15,15 @@ import numpy as np
 import pandas as pd
 
 from eagle.config import ShareGptSelection
-from eagle.conversations import OtherSchema, Rejected, Turn, is_unicode, regular, turns_of
+from eagle.conversations import (
+    OtherSchema,
+    Rejected,
+    Turn,
+    is_unicode,
+    regular,
+    system_turn,
+    turns_of,
+)
 from eagle.errors import InputError
 from eagle.files import LinesOnDisk, check_file
 from eagle.hub import fetch_dataset_file
@@ -25,7 +33,6 @@ from eagle.rows import batches_of_rows
 from eagle.tracking import Progress
 
 PATTERNS = ("*.json", "*.jsonl", "*.parquet", "*.json.*", "*.jsonl.*")
-SYSTEM_PROMPTS = Path(__file__).parents[1] / "resources" / "system_prompts"
 WORTH_PROCESSES = 2**24  # bytes: less is done before other processes have started
 
 
@@ -158,7 +165,7 @@ class Rules:
 
     def __init__(self, selection: ShareGptSelection):
         self.selection = selection
-        self.system_prompt = read_system_prompt(selection.system_prompt)
+        self.opening = system_turn(selection.system_prompt)
         self.bench = (
             None if selection.bench is None
             else BenchPrompts(Path(selection.bench), selection.leak_words)
@@ -190,8 +197,8 @@ class Rules:
             words = words_of([m["content"] for m in messages if m["role"] != "system"])
         if self.bench is not None and (found := self.bench.found_in(words)):
             raise Rejected(f"holds a bench prompt: {found}")
-        if self.system_prompt and messages[0]["role"] != "system":
-            messages.insert(0, {"role": "system", "content": self.system_prompt})
+        if self.opening and messages[0]["role"] != "system":
+            messages = self.opening + messages
             changes.append("system prompt put in front")
         replies = [m["content"] for m in messages if m["role"] == "assistant"]
         verdict = Judged(
@@ -228,24 +235,6 @@ def statistics(prepared: Prepared, splits: dict[str, list[int]]) -> dict:
             for key in ("mean", "min", "10%", "50%", "90%", "max")
         },
     }
-
-
-def read_system_prompt(name: str) -> str | None:
-    """The text of a system prompt: none, a named one, or a file's.
-
-    Raises:
-        InputError: neither a known name nor a file.
-    """
-    if name == "none":
-        return None
-    named = SYSTEM_PROMPTS / f"{name}.txt"
-    path = named if named.is_file() else Path(name)
-    if not path.is_file():
-        known = ", ".join(sorted(prompt.stem for prompt in SYSTEM_PROMPTS.glob("*.txt")))
-        raise InputError(
-            f"system_prompt = {name}: neither a known prompt (none, {known}) nor a text file"
-        )
-    return path.read_text(encoding="utf-8").strip()
 
 
 def _files(source: str, revision: str | None) -> list[Path]:

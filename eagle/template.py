@@ -162,6 +162,18 @@ def encode(
     )
 
 
+def encode_prompt(
+    tokenizer: PreTrainedTokenizerBase, template: str, messages: list[dict]
+) -> list[int]:
+    """Token ids of what serving sends to have these messages answered.
+
+    Raises:
+        InputError: the template cannot render them, or not in time.
+    """
+    text = render(tokenizer, template, messages, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
 def render_many(
     tokenizer: PreTrainedTokenizerBase, template: str, conversations: list[list[dict]]
 ) -> list[Rendered]:

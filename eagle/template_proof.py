@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from unicodedata import normalize
 
 from transformers import PreTrainedTokenizerBase
 
@@ -37,7 +38,7 @@ PROBES: dict[str, list[dict]] = {
     "empty system": _turns("One?", "1", system=""),
     "several turns": _turns("One?", "1", "Two?", "2", "Three?", "3"),
     "system and several turns": _turns("One?", "1", "Two?", "2", system="Answer briefly."),
-    "unicode": _turns("Grüße 🙂 你好", "¡Olé! 🙂", "e\u0301 \u200d ﷺ", "你好，世界"),
+    "unicode": _turns("Grüße 🙂 你好", "¡Ole\u0301! 🙂", "e\u0301 \u200d ﷺ", "你好，世界"),
     "code": _turns("Show code", "```python\nprint('{{ x }}', {% raw %})\n```"),
     "white space at the edges": _turns(" edges\n", "\n a  b\n\nc \n", "\tand\t", "  so  "),
     "what looks like special tokens": _turns(
@@ -307,7 +308,7 @@ def _begins_with_prompt(text: str, prompt: str, where: str) -> None:
             f"{where}: the verifier's own template renders {text[at : at + 40]!r} at character "
             f"{at} of the conversation where it sent {left[:40]!r} as the prompt of an earlier "
             "reply: it rewrites earlier turns, so training would see prompts that serving never "
-            "sends; leave such turns out (a system turn: sharegpt.system_prompt)"
+            "sends; leave such turns out (system turns: sharegpt.system_turns)"
         )
 
 
@@ -325,8 +326,10 @@ def _is_the_reply(
             f"never learn where replies end: put {MARKER} … around both"
         )
     text = tokenizer.decode(said[:-1], clean_up_tokenization_spaces=False)
-    # a template may add an empty thought to the last reply and drop those of earlier ones
-    if THINKING.sub("", text).strip() != THINKING.sub("", reply).strip():
+    # a template may add an empty thought to the last reply and drop those of earlier ones, and a
+    # tokenizer (Qwen's) may compose characters
+    shown, wanted = (normalize("NFC", THINKING.sub("", words)).strip() for words in (text, reply))
+    if shown != wanted:
         raise InputError(
             f"{where}: the mask covers {text[:60]!r}, expected the reply {reply[:60]!r}"
         )

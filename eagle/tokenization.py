@@ -20,7 +20,7 @@ from eagle.conversations import messages_of
 from eagle.errors import InputError
 from eagle.files import check_file, parse_json_line, whole_file
 from eagle.parallel import map_in_threads
-from eagle.template import Rendered, encode_many, render_many
+from eagle.template import Refused, Rendered, encode_many, render_many
 from eagle.tokens import TokenSet
 from eagle.tracking import Progress
 
@@ -127,11 +127,22 @@ class TokenizeLines:
         Raises:
             InputError: a line is no conversation, or the template cannot render it.
         """
-        conversations = []
+        conversations = {}
         for number, line in lines:
             where = f"{self.path}, line {number}"
-            conversations.append(messages_of(parse_json_line(line, where), where))
-        return render_many(self.tokenizer, self.template, conversations)
+            conversations[where] = messages_of(parse_json_line(line, where), where)
+        try:
+            return render_many(self.tokenizer, self.template, [*conversations.values()])
+        except Refused:
+            for where, messages in conversations.items():
+                try:
+                    render_many(self.tokenizer, self.template, [messages])
+                except Refused as refusal:
+                    raise InputError(
+                        f"{where}: {refusal}; leave such conversations out (system turns: "
+                        "sharegpt.system_turns)"
+                    ) from None
+            raise
 
     def encode(self, rendered: list[Rendered]) -> Part:
         """Runs on any thread."""

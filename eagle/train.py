@@ -131,6 +131,8 @@ def _train(command: TrainCommand, device: torch.device, world: int) -> Path | No
 
     draft = Draft(config)
     initialize_random(draft, command.seed)
+    # what an offline session leaves stays where the container's volume is
+    os.environ.setdefault("CLEARML_CACHE_DIR", str(command.cpdir.resolve() / "clearml"))
     clearml = ClearML(command.clearml_project, command.clearml_task, parameters)
     trainer = Trainer(
         command,

@@ -123,6 +123,7 @@ class Trainer:
         )
         self.terminated = False
         self.state = RunState.resume(run_folder, draft, self.optimizer)
+        self._agree_on_the_start()
         self.lengths = train.tokens.bounds.diff().tolist()
         self.micro_steps = command.gradient_accumulation_steps
         self.global_batch = command.micro_batch_size * self.micro_steps * self.world
@@ -159,11 +160,13 @@ class Trainer:
                 initialize_from_last_layer(draft, verifier)
         if command.compile:
             draft.compile_layer()
-        self._agree_on_the_start()
+        if self.world > 1:  # solved for on each rank's own processor
+            for parameter in self.draft.parameters():
+                distributed.broadcast(parameter.data, 0)
         self.state.seconds += time.monotonic() - began
 
     def _agree_on_the_start(self) -> None:
-        """Every rank goes on from the same update and weights.
+        """Every rank goes on from the same update.
 
         Raises:
             InputError: ranks found different states, as without a shared folder.
@@ -177,8 +180,6 @@ class Trainer:
                 f"--cpdir: the processes found states of different updates ({found}) in "
                 f"{self.run_folder}; with several machines it must be a folder that they share"
             )
-        for parameter in self.draft.parameters():  # solved for on each rank's own processor
-            distributed.broadcast(parameter.data, 0)
 
     def run(self) -> bool:
         """Train to the end from wherever the run folder's state stands; write best and last.

@@ -53,6 +53,8 @@ class Validation:
         chains = torch.zeros(2, DRAFTED, dtype=torch.float64)  # on the CPU, as its counts are
         held = self.command.replay_documents
         for start in range(0, len(documents), held):
+            if self.any_rank(is_over()):
+                return None
             buffer = documents[start : start + held]
             self.split.features.prepare(tuple(buffer))
             for document in buffer[self.rank :: self.world]:

@@ -63,7 +63,9 @@ class Verifier(nn.Module):
             raise InputError(f"attn = {attn}: not installed here: {error}") from None
         if getattr(model.get_output_embeddings(), "bias", None) is not None:
             raise InputError(f"{folder}: its head has a bias, which EAGLE-1 engines do not apply")
-        for scaling in ("final_logit_softcapping", "logits_scaling"):
+        for scaling in (
+            "final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier",
+        ):  # fmt: skip
             if getattr(model.config, scaling, None) not in (None, 1, 1.0):
                 raise InputError(f"{folder}: uses {scaling}; the draft's logits would differ")
         stop = stop_token_ids(folder)
@@ -101,15 +103,25 @@ class Verifier(nn.Module):
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The verifier's tokenizer.
+    """The verifier's tokenizer, without the truncation and padding that a trainer may have left in
+    its file: they would cut or fill documents.
 
     Raises:
-        InputError: the folder holds none that can be loaded.
+        InputError: the folder holds none that can be loaded, or one that is not of the tokenizers
+            library, which alone says where in the text a token stands.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder}: its tokenizer cannot be loaded: {error}") from None
+    if not tokenizer.is_fast:
+        raise InputError(
+            f"{folder}: {type(tokenizer).__name__} does not say where in the text a token stands; "
+            "a tokenizer.json is needed (tokenizer.save_pretrained of a fast tokenizer writes it)"
+        )
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer
 
 
 def tokenizer_hash(folder: Path) -> str:

@@ -41,7 +41,9 @@ def write_regenerated(params: Params) -> str:
     settings = params.regenerate
     tokenizer = load_tokenizer(VERIFIER)
     template = choose_template(params.template.file, tokenizer, stop_token_ids(VERIFIER)).text
-    identity = [settings.model_dump_json(), template, sha256_of_file(VERIFIER / "manifest.json")]
+    # a smaller batch may follow on one that did not fit; it changes rounding alone
+    asked = settings.model_dump_json(exclude={"batch_size"})
+    identity = [asked, template, sha256_of_file(VERIFIER / "manifest.json")]
     backend: Backend
     if settings.backend == "openai":
         backend = CompletionServer(settings, params.machine, context_of(VERIFIER))

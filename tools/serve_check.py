@@ -26,14 +26,15 @@ from rich.table import Table
 
 from eagle.bench import read_bench
 from eagle.checkpoint import load_draft
-from eagle.config import load_params
+from eagle.config import Evaluate, load_params
+from eagle.conversations import system_turn
 from eagle.decoding import Generation, chain
 from eagle.draft import check_fit
 from eagle.errors import InputError, one_clear_message
 from eagle.files import sha256_of_folder, write_json
 from eagle.lossless import compare
 from eagle.provenance import provenance
-from eagle.template import load_template
+from eagle.template import encode_prompt, load_template
 from eagle.verifier import Verifier, load_tokenizer
 
 VERIFIER = Path("resources/verifier")
@@ -52,7 +53,7 @@ QUIET = {
 def main(engine_python: Path) -> int:
     started = time.monotonic()
     params = load_params()
-    prompts = first_turns(params.evaluate.bench)
+    prompts = first_turns(params.evaluate)
     answers, rows, comparisons = {}, [], []
     for dtype in ("float32", "bfloat16"):
         answers = engine_answers(engine_python, EXPORT / "vllm", prompts, dtype)
@@ -135,7 +136,11 @@ def our_answers(draft_folder: Path, prompts: list[list[int]], dtype: str) -> lis
     draft = load_draft(draft_folder).to(device).cast(getattr(torch, dtype))
     check_fit(draft.config, verifier.config, str(draft_folder))
     print(f"serve_check: {dtype}, {len(prompts)} prompts in our chain", flush=True)
-    return [counted(chain(verifier, draft, prompt, NEW_TOKENS, DRAFT_LENGTH)) for prompt in prompts]
+    answers = [chain(verifier, draft, prompt, NEW_TOKENS, DRAFT_LENGTH) for prompt in prompts]
+    del verifier, draft
+    if device.type == "cuda":
+        torch.cuda.empty_cache()  # the engine comes next, and wants the GPU to itself
+    return [counted(answer) for answer in answers]
 
 
 def acceptance_rows(dtype: str, ours: list[dict], engine: list[dict]) -> list[dict]:
@@ -186,17 +191,17 @@ def counted(generation: Generation) -> dict:
     }
 
 
-def first_turns(bench: str) -> list[list[int]]:
+def first_turns(settings: Evaluate) -> list[list[int]]:
     """Token ids of the first turns of some of the bench's questions."""
+    opening = system_turn(settings.system_prompt)
     tokenizer = load_tokenizer(VERIFIER)
     template = load_template(str(TEMPLATE), tokenizer)
     return [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": question["turns"][0]}],
-            chat_template=template, add_generation_prompt=True, return_dict=True,
-        )["input_ids"]
-        for question in read_bench(bench, PROMPTS)
-    ]  # fmt: skip
+        encode_prompt(
+            tokenizer, template, [*opening, {"role": "user", "content": question["turns"][0]}]
+        )
+        for question in read_bench(settings.bench, PROMPTS)
+    ]
 
 
 def _print(result: dict) -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from eagle.config import load_params
 from tools.serve_check import (
     EXPORT,
     acceptance_rows,
@@ -25,7 +26,7 @@ def test_embedding_and_feature_exchanged_in_the_engines_copy_are_seen(engine_pyt
     embedding, feature = weights["fc.weight"].chunk(2, dim=1)
     weights["fc.weight"] = torch.cat([feature, embedding], dim=1)
     save_file(weights, wrong / "model.safetensors", metadata={"format": "pt"})
-    prompts = first_turns("resources/bench/default.jsonl")[:4]
+    prompts = first_turns(load_params().evaluate)[:4]
     rows = acceptance_rows(
         "float32",
         our_answers(EXPORT / "official", prompts, "float32"),

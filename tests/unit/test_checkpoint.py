@@ -80,6 +80,9 @@ def test_a_damaged_state_is_passed_over_and_said(draft, tmp_path, capsys):
     states[-1].write_bytes(content)
     assert RunState.resume(tmp_path, *another(draft)).update == 10
     assert f"{states[-1]}: its bytes changed" in capsys.readouterr().err
+    RunState(10).save(tmp_path, draft, optimizer)  # it is not counted among those kept
+    assert not states[-1].exists()
+    assert states[0].exists()
 
 
 def test_a_full_disk_leaves_the_states_before_and_says_what_is_needed(draft, tmp_path, monkeypatch):

@@ -50,6 +50,11 @@ def test_the_shipped_parameters_are_valid_and_spell_out_every_key():
         ("sharegpt", {"source": "hub:a/b"}, "sharegpt.source = .*hub:OWNER/NAME/FILE"),
         ("sharegpt", {"source": "hub:a/b/c.json"}, "sharegpt: a hub data set needs `revision`"),
         ("train", {"noise_low": 0.5}, "train: noise_low 0.5 is above noise_high"),
+        (
+            "train",
+            {"attn": "flash_attention_2", "verifier_model_dtype": "float32"},
+            "train: attn flash_attention_2 computes in bfloat16 or float16",
+        ),
     ],
 )
 def test_a_wrong_parameter_is_named_with_what_is_allowed(tmp_path, section, values, expected):

@@ -133,6 +133,20 @@ def test_the_caches_unused_for_longest_make_room(verifier, tokens, cache, monkey
     assert (cache / "older").exists()
 
 
+def test_what_a_killed_run_left_is_removed_and_what_another_fills_is_not(verifier, tokens, cache):
+    for name in (".killed.partial", ".filling.partial"):
+        (cache / name).mkdir()
+        (cache / name / features.LOCK).touch()
+    with (cache / ".filling.partial" / features.LOCK).open() as lock:
+        features.fcntl.flock(lock, features.fcntl.LOCK_EX)
+        kept = cached(tokens, verifier)
+    assert [path.name for path in cache.glob(".*")] == [".filling.partial"]
+    folders = [path for path in cache.glob("[!.]*")]
+    assert len(folders) == 2
+    assert not any((folder / features.LOCK).exists() for folder in folders)
+    assert len(kept.features) == len(tokens.token_ids)
+
+
 def test_too_small_a_disk_is_refused_with_the_arithmetic(verifier, tokens, cache, monkeypatch):
     class Usage:
         free = 10

@@ -8,9 +8,10 @@ import pytest
 
 from eagle import rows, sharegpt
 from eagle.config import PrepareShareGptCommand, ShareGptSelection
+from eagle.conversations import system_turn
 from eagle.errors import InputError
 from eagle.files import LinesOnDisk
-from eagle.sharegpt import Prepared, prepare, read_system_prompt, statistics
+from eagle.sharegpt import Prepared, prepare, statistics
 from tests.tiny import make_conversations, make_messages, write_json_lines
 
 ALL = {"frac": 1.0, "bench": None}
@@ -123,7 +124,13 @@ def test_system_prompts_are_added_only_where_none_stands(tmp_path):
     assert systems["c0"].startswith("You are a helpful, respectful and honest assistant.")
     assert systems["c1"] == "text 0"
     with pytest.raises(InputError, match=r"system_prompt = lama: neither .*\(none, llama2\)"):
-        read_system_prompt("lama")
+        system_turn("lama")
+    dropped = prepared_of(path, system_turns="drop")
+    assert dropped.changes["system turn dropped"] == 1
+    for system_prompt, first in (("none", {"user"}), ("llama2", {"system"})):
+        found = chosen(path, system_turns="drop", system_prompt=system_prompt)
+        assert {row["messages"][0]["role"] for row in found} == first
+        assert "text 0" not in {row["messages"][0]["content"] for row in found if "c1" in row["id"]}
 
 
 def test_half_a_surrogate_pair_is_rejected_before_it_cannot_be_written(tmp_path):
@@ -199,6 +206,9 @@ def test_texts_in_parts_are_joined_and_images_refused_by_name(tmp_path):
                row({"type": "text"}), {"messages": [{"role": "user", "content": None}]},
                {"messages": [{"role": "user", "content": 5}, {"role": "assistant",
                                                               "content": "x"}]},
+               {"messages": [{"role": "system", "content": [{"type": "image_url"}]},
+                             {"role": "user", "content": "x"},
+                             {"role": "assistant", "content": "x"}]},
                {"text": "x"}]  # fmt: skip
     path.write_text("".join(json.dumps(row) + "\n" for row in content))
     assert chosen(path)[0]["messages"][0]["content"] == "look: look: "
@@ -206,7 +216,8 @@ def test_texts_in_parts_are_joined_and_images_refused_by_name(tmp_path):
     assert reasons[1] == "turn holds a part of another kind, 'image_url': turn 0"
     assert reasons[2] == reasons[4] == "turn is not text: turn 0"
     assert reasons[3] == "no user turn with a reply"
-    assert reasons[5].startswith("another schema: found keys ['text'], expected")
+    assert reasons[5] == "turn holds a part of another kind, 'image_url': turn 0"
+    assert reasons[6].startswith("another schema: found keys ['text'], expected")
 
 
 def test_any_number_of_processes_leaves_the_same(tmp_path, monkeypatch):

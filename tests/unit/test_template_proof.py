@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from tokenizers import normalizers
 
 from eagle.errors import InputError
 from eagle.template import encode, render
@@ -201,6 +202,13 @@ def tokenizer_of(template: str, end: str):
     tokenizer.add_special_tokens({"additional_special_tokens": special})
     tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = "<s>", end, end
     return tokenizer, [tokenizer.convert_tokens_to_ids(end)]
+
+
+def test_a_tokenizer_may_compose_characters():
+    tokenizer, stop = tokenizer_of(*FAMILIES["smollm2"])
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFC()
+    chosen = choose_template(None, tokenizer, stop)
+    assert validate(tokenizer, chosen, make_messages(3), stop, 10**6)["replies"] > 0
 
 
 def test_every_shipped_template_is_a_tested_family():

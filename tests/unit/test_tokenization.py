@@ -63,6 +63,18 @@ def test_many_at_once_are_what_the_template_applied_to_each_gives():
         assert mask.tolist() == one.loss_mask
 
 
+def test_what_a_trainer_left_in_the_tokenizers_file_cuts_and_fills_nothing(tmp_path):
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.enable_truncation(10)
+    tokenizer.backend_tokenizer.enable_padding(length=500, direction="left")
+    tokenizer.save_pretrained(tmp_path)
+    assert '"max_length":10' in (tmp_path / "tokenizer.json").read_text().replace(" ", "")
+    (messages,) = (row["messages"] for row in make_messages(1))
+    loaded = load_tokenizer(tmp_path)
+    ((token_ids, _mask),) = encode_many(loaded, render_many(loaded, MARKED, [messages]))
+    assert token_ids.tolist() == encode(make_tokenizer(), MARKED, messages, 10**9).token_ids
+
+
 @pytest.mark.parametrize("maximum_length", [2, 20, 60, 10**6])
 def test_documents_are_the_rows_that_have_something_to_learn(maximum_length):
     rows = odd_messages(100)
@@ -141,3 +153,15 @@ def test_a_line_that_is_no_conversation_is_named(tmp_path, line, expected):
     with pytest.raises(InputError, match=expected):
         tokenize_file(path, tmp_path / "t", make_tokenizer(), MARKED, 60, 1, progress_seconds=10)
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_conversation_that_the_template_refuses_is_named(tmp_path):
+    rows = make_messages(3)
+    rows[1]["messages"].insert(0, {"role": "system", "content": "x"})
+    path = write_json_lines(tmp_path / "rows.jsonl", rows)
+    system = "messages[0]['role'] == 'system'"
+    refuses = f"{{% if {system} %}}{{{{ raise_exception('No system') }}}}{{% endif %}}"
+    with pytest.raises(InputError, match="rows.jsonl, line 2: .*No system; .*system_turns"):
+        tokenize_file(
+            path, tmp_path / "t", make_tokenizer(), refuses + MARKED, 60, 1, progress_seconds=10
+        )

@@ -74,3 +74,6 @@ def test_who_gives_up_says_nothing(validation):
     assert validation.judge(lambda: True) is None
     asked = iter([False, False, True, True, True, True])
     assert validation.judge(partial(next, asked)) is None
+    validation.split.features.held = ()
+    validation.judge(lambda: True)
+    assert validation.split.features.held == ()  # the verifier does not run for what is given up
