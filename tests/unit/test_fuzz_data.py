@@ -84,7 +84,7 @@ def files(draw) -> tuple[bytes, int | None]:
     whole = damage == "none"
     packed = draw(st.sampled_from(["plain"] * 4 + ["gzip", "zstd"]))
     if packed == "gzip":
-        content = gzip.compress(content)
+        content = gzip.compress(content, mtime=0)
     elif packed == "zstd":
         content = pyarrow.compress(content, "zstd", asbytes=True)
     if packed != "plain" and draw(st.integers(0, 3)) == 0:

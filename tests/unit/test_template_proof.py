@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from tokenizers import normalizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from eagle.errors import InputError
 from eagle.template import encode, render
 from eagle.template_proof import PROBES, choose_template, spans, validate
 from tests.conftest import ROOT
-from tests.tiny import CHATML, MARKED, make_messages, make_tokenizer
+from tests.tiny import CHATML, MARKED, WORDS, make_messages, make_tokenizer
 
 EXCHANGE = [{"role": "user", "content": "why"}, {"role": "assistant", "content": "the cat"}]
 
@@ -202,6 +203,35 @@ def tokenizer_of(template: str, end: str):
     tokenizer.add_special_tokens({"additional_special_tokens": special})
     tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = "<s>", end, end
     return tokenizer, [tokenizer.convert_tokens_to_ids(end)]
+
+
+def sentencepiece_tokenizer(template: str):
+    """Made like Llama-2's: spaces become "▁", one stands before the text, unknown characters fall
+    back to bytes, and decoding takes the first space away."""
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend_scheme="first", split=False)
+    tokenizer.decoder = decoders.Sequence([
+        decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+        decoders.Strip(" ", 1, 0),
+    ])  # fmt: skip
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=["<unk>", "<s>", "</s>", *byte_tokens], show_progress=False
+    )
+    tokenizer.train_from_iterator(["▁".join(WORDS)] * 5, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>",
+        pad_token="<unk>", chat_template=template,
+    )  # fmt: skip
+
+
+def test_llama2s_template_is_proven_for_a_tokenizer_like_its_own():
+    tokenizer = sentencepiece_tokenizer(FAMILIES["llama2"][0])
+    stop = [tokenizer.eos_token_id]
+    chosen = choose_template(None, tokenizer, stop)
+    assert chosen.origin == "the family llama2"
+    report = validate(tokenizer, chosen, make_messages(3), stop, 10**6)
+    assert report["end_tokens_that_count"] == report["replies"] > 0
 
 
 def test_a_tokenizer_may_compose_characters():
