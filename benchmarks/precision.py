@@ -1,0 +1,101 @@
+"""The first updates of the default in bfloat16 on a GPU against float32 on the CPU, and a profile.
+
+    python -m benchmarks.precision          # after `make repro`: its verifier and tokens
+
+Same documents in the same order, no noise, so that only precision and device differ. Without a GPU
+the CPU's own bfloat16 takes its place, and the result says so. The profile says where an update's
+time goes on the faster side. Writes benchmarks/results/precision_<device>.json.
+"""
+
+import argparse
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch.profiler import profile
+
+import eagle.train  # noqa: F401  for what it sets for a CPU
+from eagle.batch import Split
+from eagle.config import Recipe, TrainCommand, load_params
+from eagle.draft import Draft, draft_config
+from eagle.features import ReplayedFeatures
+from eagle.files import write_json
+from eagle.initialization import initialize_random
+from eagle.loss import part_of_vocabulary, whole_vocabulary
+from eagle.provenance import provenance
+from eagle.tokens import TokenSet
+from eagle.tracking import ClearML
+from eagle.trainer import Trainer
+from eagle.verifier import Verifier
+
+VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens/train.safetensors")
+RESULTS = Path("benchmarks/results")
+ROWS = 12  # of the profile
+
+
+def trainer_of(device: torch.device, dtype: str, updates: int, folder: Path) -> Trainer:
+    """The shipped recipe's trainer without noise, on the documents of the first updates."""
+    params = load_params()
+    tokens = TokenSet.load(TOKENS).part(0, updates * params.train.global_batch_size)
+    verifier = Verifier.load(VERIFIER, getattr(torch, dtype), device)
+    whole = whole_vocabulary(verifier.head)
+    shipped = params.train.model_dump(include=set(Recipe.model_fields))
+    asked = TrainCommand(
+        **shipped | {"verifier_model_path": "-", "dataset_path": "-", "cpdir": "-"}
+        | {"micro_batch_size": params.train.global_batch_size, "gradient_accumulation_steps": 1}
+        | {"mixed_precision": "none", "eagle_dtype": dtype, "noise_low": 0.0, "noise_high": 0.0}
+        | {"epochs": 1, "features": "replay", "replay_passes": 1, "num_warmup_steps": 20}
+        | {"save": 10**9, "progress_seconds": 60}
+    )  # fmt: skip
+    said = tokens.by_frequency(len(whole.head))[: asked.softmax_vocabulary].to(device)
+    trained = part_of_vocabulary(verifier.head, said)
+    stop, one = verifier.stop_token_ids, tokens.part(0, 1)
+    draft = Draft(draft_config(None, verifier.config))
+    initialize_random(draft, asked.seed)
+    return Trainer(
+        asked, draft.to(device), verifier,
+        Split.make(tokens, ReplayedFeatures(tokens, verifier, trained), asked.mask_alignment, stop),
+        Split.make(one, ReplayedFeatures(one, verifier, whole), "decoding", stop),
+        trained, whole, folder, ClearML("", "", {}),
+    )  # fmt: skip
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--updates", type=int, default=100)
+    asked = options.parse_args()
+    started = time.monotonic()
+    cpu = torch.device("cpu")
+    other = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    losses = {}
+    for name, device, dtype in (("exact", cpu, "float32"), ("fast", other, "bfloat16")):
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = trainer_of(device, dtype, asked.updates, Path(folder))
+            with profile() if name == "fast" else nullcontext() as profiled:
+                trainer.run()
+            losses[name] = [row["loss"] for row in trainer.state.history]
+    differences = [
+        abs(fast - exact) / exact
+        for exact, fast in zip(losses["exact"], losses["fast"], strict=True)
+    ]
+    result = {
+        "updates": asked.updates,
+        "fast_side": f"bfloat16 on {other.type}",
+        "largest_relative_difference": max(differences),
+        "mean_relative_difference": sum(differences) / len(differences),
+        "losses": losses,
+        **provenance({}, {}, time.monotonic() - started),
+    }
+    key = "self_device_time_total" if other.type == "cuda" else "self_cpu_time_total"
+    print(profiled.key_averages().table(sort_by=key, row_limit=ROWS))
+    write_json(RESULTS / f"precision_{other.type}.json", result)
+    mean = result["mean_relative_difference"]
+    print(
+        f"{result['fast_side']}: loss off by {max(differences):.2%} at most, {mean:.2%} on average"
+    )
+
+
+if __name__ == "__main__":
+    main()
