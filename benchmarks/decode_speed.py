@@ -24,6 +24,7 @@ from eagle.loss import part_of_vocabulary
 from eagle.metrics import acceptance_length, bootstrap_interval, draft_share, tokens_per_second
 from eagle.packing import pack, packed
 from eagle.provenance import provenance
+from eagle.template import encode_prompt, own_template
 from eagle.tokens import TokenSet
 from eagle.tree import Growth, Tree
 from eagle.verifier import Verifier, load_tokenizer
@@ -103,12 +104,9 @@ def main() -> None:
 def read_prompts(count: int) -> list[list[int]]:
     """Token ids of the first turns of the shipped bench."""
     tokenizer = load_tokenizer(VERIFIER)
+    template = own_template(tokenizer)
     return [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": question["turns"][0]}],
-            add_generation_prompt=True,
-            return_dict=True,
-        )["input_ids"]
+        encode_prompt(tokenizer, template, [{"role": "user", "content": question["turns"][0]}])
         for question in read_bench("resources/bench/default.jsonl", count)
     ]
 

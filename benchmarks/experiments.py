@@ -25,7 +25,7 @@ import eagle.train  # noqa: F401  for what it sets for a CPU
 from eagle.batch import Split
 from eagle.bench import read_bench
 from eagle.checkpoint import load_draft
-from eagle.config import Recipe, TrainCommand, load_params
+from eagle.config import TrainCommand, load_params
 from eagle.decoding import chain
 from eagle.draft import Draft, draft_config
 from eagle.features import CachedFeatures
@@ -38,6 +38,7 @@ from eagle.tokens import TokenSet
 from eagle.tracking import ClearML
 from eagle.trainer import Trainer
 from eagle.verifier import Verifier, load_tokenizer
+from scripts.train import command_of
 
 VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens")
 RESULTS = Path("benchmarks/results/experiments.jsonl")
@@ -162,13 +163,9 @@ class Bench:
         if changes.pop("data", None) == "prompts too":
             everything = torch.ones_like(train.loss_mask)
             train = TokenSet(train.token_ids, everything, train.bounds)
-        shipped = self.params.train.model_dump(include=set(Recipe.model_fields))
-        asked = TrainCommand(
-            **shipped | {"verifier_model_path": "-", "dataset_path": "-", "cpdir": "-"}
-            | {"micro_batch_size": self.params.train.global_batch_size}
-            | {"gradient_accumulation_steps": 1, "save": 10**9}
-            | {"validation_updates": 10**9, "progress_seconds": 60} | ONE_PASS | changes
-        )  # fmt: skip
+        at_the_end = {"save": 10**9, "validation_updates": 10**9}
+        shipped = command_of(self.params).model_dump()
+        asked = TrainCommand(**shipped | at_the_end | ONE_PASS | changes)
         trained = self.whole
         if asked.softmax_vocabulary is not None:
             said = self.train.by_frequency(len(self.whole.head))[: asked.softmax_vocabulary]

@@ -18,7 +18,7 @@ from torch.profiler import profile
 
 import eagle.train  # noqa: F401  for what it sets for a CPU
 from eagle.batch import Split
-from eagle.config import Recipe, TrainCommand, load_params
+from eagle.config import TrainCommand, load_params
 from eagle.draft import Draft, draft_config
 from eagle.features import ReplayedFeatures
 from eagle.files import write_json
@@ -29,6 +29,7 @@ from eagle.tokens import TokenSet
 from eagle.tracking import ClearML
 from eagle.trainer import Trainer
 from eagle.verifier import Verifier
+from scripts.train import command_of
 
 VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens/train.safetensors")
 RESULTS = Path("benchmarks/results")
@@ -41,14 +42,11 @@ def trainer_of(device: torch.device, dtype: str, updates: int, folder: Path) -> 
     tokens = TokenSet.load(TOKENS).part(0, updates * params.train.global_batch_size)
     verifier = Verifier.load(VERIFIER, getattr(torch, dtype), device)
     whole = whole_vocabulary(verifier.head)
-    shipped = params.train.model_dump(include=set(Recipe.model_fields))
     asked = TrainCommand(
-        **shipped | {"verifier_model_path": "-", "dataset_path": "-", "cpdir": "-"}
-        | {"micro_batch_size": params.train.global_batch_size, "gradient_accumulation_steps": 1}
+        **command_of(params).model_dump()
         | {"mixed_precision": "none", "eagle_dtype": dtype, "noise_low": 0.0, "noise_high": 0.0}
-        | {"epochs": 1, "features": "replay", "replay_passes": 1, "num_warmup_steps": 20}
-        | {"save": 10**9, "progress_seconds": 60}
-    )  # fmt: skip
+        | {"epochs": 1, "features": "replay", "replay_passes": 1, "save": 10**9}
+    )
     said = tokens.by_frequency(len(whole.head))[: asked.softmax_vocabulary].to(device)
     trained = part_of_vocabulary(verifier.head, said)
     stop, one = verifier.stop_token_ids, tokens.part(0, 1)

@@ -23,7 +23,7 @@ from torch import Tensor
 import eagle.train  # noqa: F401  for what it sets for a CPU
 from benchmarks.train_throughput import plain_draft, plain_loss
 from eagle.batch import Split
-from eagle.config import Recipe, TrainCommand, load_params
+from eagle.config import TrainCommand, load_params
 from eagle.draft import Draft, draft_config
 from eagle.features import CachedFeatures, ReplayedFeatures
 from eagle.files import sha256_of_folder, write_json
@@ -34,6 +34,7 @@ from eagle.tokens import TokenSet
 from eagle.tracking import ClearML
 from eagle.trainer import Trainer
 from eagle.verifier import Verifier
+from scripts.train import command_of
 
 VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens")
 RESULT = Path("benchmarks/results/time_to_quality.json")
@@ -164,17 +165,12 @@ class Race:
         return trainer.points
 
     def _command(self, changes: dict) -> TrainCommand:
-        shipped = self.params.train.model_dump(include=set(Recipe.model_fields))
-        batch = self.params.train.global_batch_size
-        values = {"num_warmup_steps": self.params.train.warmup_updates} | changes
+        shipped = command_of(self.params)
+        values = {"save": 10**9, "validation_updates": LOOK} | changes
         if changes:
-            updates = PASSES * len(self.train) // batch
+            updates = PASSES * len(self.train) // shipped.micro_batch_size
             values["num_warmup_steps"] = updates // 20
-        return TrainCommand(
-            **shipped | {"verifier_model_path": "-", "dataset_path": "-", "cpdir": "-"}
-            | {"micro_batch_size": batch, "gradient_accumulation_steps": 1, "save": 10**9}
-            | {"validation_updates": LOOK, "progress_seconds": 60} | values
-        )  # fmt: skip
+        return TrainCommand(**shipped.model_dump() | values)
 
     def _draft(self) -> Draft:
         draft = Draft(draft_config(None, self.verifier.config))
