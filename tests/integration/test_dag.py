@@ -48,8 +48,9 @@ def test_only_what_a_parameter_touches_reruns(project: Project):
     project.set("train", learning_rate=0.002)
     output = project("dvc", "repro")
     assert executed(output) == ["train", "export_checkpoint", "evaluate", "write_report"]
-    project.set("evaluate", draft_length=2)
+    project.set("evaluate", static_tree="auto")
     assert executed(project("dvc", "repro")) == ["evaluate", "write_report"]
+    assert "forecast before it was measured" in (project.folder / "results/report.md").read_text()
     project.set("machine", progress_seconds=1, save_updates=3, processes=2)
     project.edit("eagle/config.py", '"""Passes over the training', '"""Rounds over the training')
     project.edit("eagle/config.py", "epochs: int = Field(4", "epochs: int = Field(5")
