@@ -1,8 +1,8 @@
 # make repro: environment, whole DAG, results/report.md.   make test: the same, then the tests.
 # make proof: the same, then the long form of the tests; it can be stopped and started again.
-# make serve-check: the exported draft in vLLM against our own decoding (ENGINE_PYTHON=… names an
-# environment that has vLLM; otherwise vLLM for CPUs is installed into .venv-vllm, and needs a CPU
-# build of torch: see TORCH_INDEX).
+# make serve-check: the exported draft in an engine against our own decoding (ENGINE_PYTHON=… names
+# an environment that has vLLM or SGLang; otherwise vLLM for CPUs is installed into .venv-vllm, and
+# needs a CPU build of torch: see TORCH_INDEX).
 #
 # On a machine without a GPU, TORCH_INDEX spares the download of CUDA:
 #   make repro TORCH_INDEX=https://download.pytorch.org/whl/cpu

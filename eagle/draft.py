@@ -67,7 +67,7 @@ def draft_config(path: Path | None, verifier: PretrainedConfig) -> LlamaConfig:
         "eos_token_id": verifier.eos_token_id,
         "pad_token_id": None,
     }
-    config = LlamaConfig(**{"bias": False, "initializer_range": 0.02} | fields)
+    config = LlamaConfig(**{"bias": False, "qkv_bias": False, "initializer_range": 0.02} | fields)
     check_fit(config, verifier, str(path))
     return config
 
@@ -155,9 +155,9 @@ class _Attention(nn.Module):
             count * config.head_dim
             for count in (config.num_attention_heads, config.num_key_value_heads)
         )
-        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, keys, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, keys, bias=False)
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.hidden_size, keys, bias=config.qkv_bias)
         self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
 
     def project(
@@ -171,13 +171,19 @@ class _Attention(nn.Module):
         return *apply_rotary_pos_emb(query, key, *rotary), value
 
 
+BACKENDS = {
+    "eager": "the mask is written out, for reference",
+    "sdpa": "torch's fused kernel, a document at a time",
+    "flash_attention_2": "one kernel for all documents, on GPUs",
+}
+
+
 def attend_within_documents(lengths: list[int], backend: str) -> Attend:
     """Causal attention in which documents packed side by side do not see each other.
 
     Args:
         lengths: of the packed documents, in order; they add up to T.
-        backend: "eager" writes out the mask [T, T] and is the reference; "sdpa" runs torch's
-            fused kernel a document; "flash_attention_2" its variable-length kernel (GPU).
+        backend: one of BACKENDS.
 
     Raises:
         InputError: the backend is not installed.

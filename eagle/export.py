@@ -2,11 +2,14 @@
 
 What each engine wants was read from vLLM 0.32's and SGLang's `llama_eagle.py` and from
 SafeAILab/EAGLE's `cnets1.py`. All take un-prefixed names, no `lm_head`, no `norm`, no
-`input_layernorm`; they differ in `architectures`, in the bias of `fc` and in the embedding:
+`input_layernorm`; they differ in `architectures`, in the embedding and in biases:
 
-  official  reads "bias" from the config (default true) and needs the embedding
-  vllm      drops a stored `fc.bias` without a word; shares the verifier's embedding
-  sglang    has an `fc.bias`, which must be stored; shares the verifier's embedding
+  official  "bias" says whether `fc` has one (default true), "qkv_bias" whether queries, keys and
+            values have; needs the embedding
+  vllm      drops a stored `fc.bias` without a word; "bias" gives one to attention and its output,
+            "qkv_bias" to queries, keys and values alone; shares the verifier's embedding
+  sglang    has an `fc.bias`, which must be stored; "bias" and "attention_bias" each give one to
+            attention and its output, which must be stored then; shares the verifier's embedding
 
 Published drafts in the official layout come in the other way: mostly as a pickle, with a bias.
 """
@@ -56,8 +59,11 @@ def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> No
                 "train with a draft config that has no bias, or serve with SGLang"
             )
         weights.pop("fc.bias", None)
-    if layout == "sglang" and bias is None:
-        weights["fc.bias"] = torch.zeros(draft.config.hidden_size, dtype=embedding.dtype)
+    if layout == "sglang":
+        zeros = torch.zeros(draft.config.hidden_size, dtype=embedding.dtype)
+        weights.setdefault("fc.bias", zeros)
+        if draft.config.qkv_bias:
+            weights["layers.0.self_attn.o_proj.bias"] = zeros.clone()
     if layout == "official":
         weights["embed_tokens.weight"] = embedding
     config = config_as_json(draft.config)
@@ -71,7 +77,8 @@ def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> No
         # engines on older transformers read these two in place of rope_parameters
         "rope_theta": rope.pop("rope_theta"),
         "rope_scaling": None if rope == {"rope_type": "default"} else rope,
-        "bias": "fc.bias" in weights,
+        "bias": layout == "official" and bias is not None,
+        "attention_bias": layout == "sglang" and draft.config.qkv_bias,
     }
     write_json(folder / "config.json", config)
     contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
@@ -82,7 +89,8 @@ def read_published(folder: Path, verifier_folder: Path, allow_pickle: bool) -> D
     """A draft in the official layout, as SafeAILab/EAGLE and others publish them.
 
     Their config.json leaves "bias" to its default, which is what the weights have; rope as well,
-    which then is the Llama default of base 10,000.
+    which then is the Llama default of base 10,000. Those for Qwen2 have biases of queries, keys
+    and values.
 
     Args:
         allow_pickle: read pytorch_model.bin where there is no model.safetensors; weights only.
@@ -95,6 +103,7 @@ def read_published(folder: Path, verifier_folder: Path, allow_pickle: bool) -> D
     weights = _published_weights(folder, allow_pickle)
     defaults = {
         "bias": "fc.bias" in weights,
+        "qkv_bias": "layers.0.self_attn.q_proj.bias" in weights,
         "vocab_size": verifier.vocab_size,
         "max_position_embeddings": verifier.max_position_embeddings,
     }

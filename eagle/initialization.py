@@ -62,8 +62,10 @@ def initialize_from_last_layer(draft: Draft, verifier: Verifier) -> None:
         for norm in ("input_layernorm", "post_attention_layernorm")
     )
     for name in ("q_proj", "k_proj", "v_proj"):
-        weight = theirs[f"self_attn.{name}.weight"] * before_attention
-        getattr(ours.self_attn, name).weight.data.copy_(weight)
+        projection = getattr(ours.self_attn, name)
+        projection.weight.data.copy_(theirs[f"self_attn.{name}.weight"] * before_attention)
+        if projection.bias is not None:
+            projection.bias.data.copy_(theirs[f"self_attn.{name}.bias"])
     ours.post_attention_layernorm.weight.data.copy_(before_mlp)
     for name in ("gate_proj", "up_proj"):
         getattr(ours.mlp, name).weight.data.copy_(theirs[f"mlp.{name}.weight"])

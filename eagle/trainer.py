@@ -27,7 +27,7 @@ from eagle.cost import (
     operations_of_features,
     peak_memory_mb,
 )
-from eagle.draft import Draft
+from eagle.draft import BACKENDS, Draft
 from eagle.errors import InputError
 from eagle.files import write_text
 from eagle.initialization import initialize_from_last_layer, initialize_least_squares
@@ -312,7 +312,8 @@ class Trainer:
         print(
             f"train: {len(self.train.tokens)} documents, "
             f"{self.global_batch} in an update, {self.end} updates, "
-            f"attention {self.command.attn}, draft in {self.compute_dtype}"
+            f"attention {self.command.attn} as --attn says ({BACKENDS[self.command.attn]}), "
+            f"draft in {self.compute_dtype}"
             + (" and compiled" if self.command.compile else "")
             + (f", {share:.0%} of the schedule used" if share < 1 else "")
             + (f", resumed at update {self.state.update}" if self.state.update else ""),

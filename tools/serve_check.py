@@ -1,9 +1,9 @@
 """Hold the exported draft in a real engine against our own chain, on the same prompts.
 
     make serve-check                                # vLLM for CPUs, installed in .venv-vllm
-    make serve-check ENGINE_PYTHON=/…/bin/python    # an environment that has vLLM, as on a GPU
+    make serve-check ENGINE_PYTHON=/…/bin/python    # an environment that has vLLM or SGLang
 
-The engine loads models/export/vllm and drafts from all tokens, and so does our chain here. The
+The engine loads its layout of models/export and drafts from all tokens, and so does our chain. The
 share of steps in which at least the first n drafted tokens stood must lie in the 95% interval of
 our chain's, in float32 and in bfloat16; in float32 the texts must be the same up to proven ties
 (eagle/lossless.py). Writes benchmarks/results/serve_check.json; a
@@ -41,7 +41,7 @@ VERIFIER = Path("resources/verifier")
 EXPORT = Path("models/export")
 TEMPLATE = Path("results/template/chat_template.jinja")
 RESULT = Path("benchmarks/results/serve_check.json")
-PROGRAM = Path("tools/vllm_decode.py")
+PROGRAMS = {"vllm": Path("tools/vllm_decode.py"), "sglang": Path("tools/sglang_decode.py")}
 PROMPTS, NEW_TOKENS, DRAFT_LENGTH = 12, 48, 5
 QUIET = {
     "HF_HUB_OFFLINE": "1",
@@ -54,9 +54,10 @@ def main(engine_python: Path) -> int:
     started = time.monotonic()
     params = load_params()
     prompts = first_turns(params.evaluate)
+    engine = engine_of(engine_python)
     answers, rows, comparisons = {}, [], []
     for dtype in ("float32", "bfloat16"):
-        answers = engine_answers(engine_python, EXPORT / "vllm", prompts, dtype)
+        answers = engine_answers(engine_python, engine, EXPORT / engine, prompts, dtype)
         ours = our_answers(EXPORT / "official", prompts, dtype)
         rows += acceptance_rows(dtype, ours, answers["answers"])
         if dtype == "float32":
@@ -78,7 +79,7 @@ def main(engine_python: Path) -> int:
     }  # fmt: skip
     inputs = {
         "verifier": sha256_of_folder(VERIFIER),
-        "draft_in_the_engine": sha256_of_folder(EXPORT / "vllm"),
+        "draft_in_the_engine": sha256_of_folder(EXPORT / engine),
         "draft_in_our_chain": sha256_of_folder(EXPORT / "official"),
     }
     result = {
@@ -93,11 +94,32 @@ def main(engine_python: Path) -> int:
     return 0 if agree else 1
 
 
-def engine_answers(python: Path, draft: Path, prompts: list[list[int]], dtype: str) -> dict:
-    """What tools/vllm_decode.py says, run by the environment that has the engine.
+def engine_of(python: Path) -> str:
+    """The one of PROGRAMS' engines that the interpreter has.
 
     Raises:
-        InputError: no such interpreter, or the engine failed; its own message stands above.
+        InputError: no such interpreter, or one without an engine.
+    """
+    find = f"from importlib.util import find_spec; print(*filter(find_spec, {list(PROGRAMS)}))"
+    try:
+        run = subprocess.run([str(python), "-c", find], capture_output=True, text=True)
+    except OSError as error:
+        raise InputError(
+            f"{python}: cannot be run ({error.strerror}); `make serve-check` installs vLLM, "
+            "ENGINE_PYTHON names an interpreter that has it"
+        ) from None
+    if not run.stdout.strip():
+        raise InputError(f"{python}: has neither {' nor '.join(PROGRAMS)}; install one of them")
+    return run.stdout.split()[0]
+
+
+def engine_answers(
+    python: Path, engine: str, draft: Path, prompts: list[list[int]], dtype: str
+) -> dict:
+    """What the engine's program says, run by the environment that has the engine.
+
+    Raises:
+        InputError: the engine failed; its own message stands above.
     """
     job = {
         "verifier": str(VERIFIER.resolve()),
@@ -111,16 +133,10 @@ def engine_answers(python: Path, draft: Path, prompts: list[list[int]], dtype: s
         job_file, answer_file = Path(folder, "job.json"), Path(folder, "answer.json")
         write_json(job_file, job)
         print(f"serve_check: {dtype}, {len(prompts)} prompts in the engine", flush=True)
-        try:
-            run = subprocess.run(
-                [str(python), str(PROGRAM), str(job_file), str(answer_file)],
-                env=os.environ | QUIET, capture_output=True, text=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise InputError(
-                f"{python}: cannot be run ({error.strerror}); `make serve-check` installs vLLM, "
-                "ENGINE_PYTHON names an interpreter that has it"
-            ) from None
+        run = subprocess.run(
+            [str(python), str(PROGRAMS[engine]), str(job_file), str(answer_file)],
+            env=os.environ | QUIET, capture_output=True, text=True,
+        )  # fmt: skip
         if run.returncode or not answer_file.is_file():
             print(run.stdout[-4000:] + run.stderr[-4000:], file=sys.stderr)
             raise InputError(

@@ -30,7 +30,7 @@ def test_embedding_and_feature_exchanged_in_the_engines_copy_are_seen(engine_pyt
     rows = acceptance_rows(
         "float32",
         our_answers(EXPORT / "official", prompts, "float32"),
-        engine_answers(Path(engine_python), wrong, prompts, "float32")["answers"],
+        engine_answers(Path(engine_python), "vllm", wrong, prompts, "float32")["answers"],
     )
     assert not rows[0]["inside"]
     assert rows[0]["engine"] < rows[0]["ours"]

@@ -40,11 +40,17 @@ def test_the_weights_have_the_official_names_and_no_norm_at_the_ends(config):
     }
 
 
-def test_it_is_transformers_llama_layer_without_the_input_norm(config):
+@pytest.mark.parametrize("biases", [False, True])
+def test_it_is_transformers_llama_layer_without_the_input_norm(config, biases):
+    config.qkv_bias = config.attention_bias = biases
     draft = Draft(config)
     initialize_random(draft, 0)
     config._attn_implementation = "sdpa"
     layer = LlamaDecoderLayer(config, 0)
+    if biases:
+        layer.self_attn.o_proj.bias.data.zero_()
+        for name in ("q_proj", "k_proj", "v_proj"):
+            getattr(draft.layers[0].self_attn, name).bias.data.normal_()
     layer.load_state_dict(draft.layers[0].state_dict(), strict=False)
     layer.input_layernorm = torch.nn.Identity()
     features, embeddings = pairs(config, 9)

@@ -57,9 +57,11 @@ def test_the_layouts_differ_in_bias_and_embedding(draft, tiny_verifier, tmp_path
     assert ("fc.bias" in official, config["bias"]) == (False, False)
     vllm, _ = exported(draft, tiny_verifier, "vllm", tmp_path / "vllm")
     assert set(vllm) == set(draft.state_dict())
-    sglang, _ = exported(draft, tiny_verifier, "sglang", tmp_path / "sglang")
+    sglang, config = exported(draft, tiny_verifier, "sglang", tmp_path / "sglang")
     assert sglang["fc.bias"].shape == (32,)
     assert not sglang["fc.bias"].any()
+    # SGLang would give attention biases for either, and leave unset what no file holds
+    assert (config["bias"], config["attention_bias"]) == (False, False)
     again = load_draft(tmp_path / "official")
     assert torch.equal(again.fc.weight, draft.fc.weight)
 
@@ -169,6 +171,29 @@ def test_a_published_draft_comes_in_with_its_bias(biased, tiny_verifier, tmp_pat
     assert again.config.vocab_size == 300
     with pytest.raises(InputError, match="vLLM would drop it"):
         exported(draft, tiny_verifier, "vllm", tmp_path / "vllm")
+
+
+def test_a_published_draft_for_qwen2_has_biases_in_its_attention(draft, tiny_verifier, tmp_path):
+    draft.config.qkv_bias = True
+    qwen2 = Draft(draft.config)
+    initialize_random(qwen2, 1)
+    biases = [f"layers.0.self_attn.{name}_proj.bias" for name in "qkv"]
+    for name in biases:
+        qwen2.get_parameter(name).data.normal_()
+    published = publish(tmp_path / "published", qwen2, tiny_verifier, True, qkv_bias=True)
+    draft = read_published(published, tiny_verifier, allow_pickle=False)
+    expected = {  # "bias", "qkv_bias", "attention_bias", biases in the file
+        "official": (False, True, False, biases),
+        "vllm": (False, True, False, biases),
+        "sglang": (False, True, True, ["fc.bias", *biases, "layers.0.self_attn.o_proj.bias"]),
+    }
+    for layout, (*fields, names) in expected.items():
+        weights, config = exported(draft, tiny_verifier, layout, tmp_path / layout)
+        assert [config[f] for f in ("bias", "qkv_bias", "attention_bias")] == fields
+        assert sorted(name for name in weights if name.endswith("bias")) == sorted(names)
+        for name, tensor in qwen2.state_dict().items():
+            assert torch.equal(weights[name], tensor)
+    assert not weights["layers.0.self_attn.o_proj.bias"].any()
 
 
 def test_a_pickle_is_read_only_when_allowed(biased, tiny_verifier, tmp_path):

@@ -47,7 +47,8 @@ def test_least_squares_begins_at_the_best_linear_prediction(draft):
     assert draft.layers[0].self_attn.q_proj.weight.abs().max() > 0
 
 
-def test_the_last_layer_is_taken_in_the_features_basis(draft, tiny_verifier):
+@pytest.mark.parametrize("biases", [False, True])
+def test_the_last_layer_is_taken_in_the_features_basis(draft, tiny_verifier, biases):
     """From features, the draft's queries and MLP gates are what the verifier's layer makes of the
     residual stream behind them."""
     verifier = Verifier.load(tiny_verifier, torch.float32, torch.device("cpu"))
@@ -55,6 +56,12 @@ def test_the_last_layer_is_taken_in_the_features_basis(draft, tiny_verifier):
     generator = torch.Generator().manual_seed(0)
     for norm in (layer.input_layernorm, layer.post_attention_layernorm, final):
         norm.weight.data.uniform_(0.5, 2.0, generator=generator)
+    if biases:  # as Qwen2 has them
+        draft.config.qkv_bias = True
+        draft = Draft(draft.config)
+        for name in ("q_proj", "k_proj", "v_proj"):
+            projection = getattr(layer.self_attn, name)
+            projection.bias = torch.nn.Parameter(torch.randn(projection.out_features))
     initialize_random(draft, 0)
     initialize_from_last_layer(draft, verifier)
     stream = 5 * torch.randn(9, draft.config.hidden_size, generator=generator)

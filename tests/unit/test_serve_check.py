@@ -9,11 +9,14 @@ from eagle.decoding import Generation
 from eagle.errors import InputError
 from tools.serve_check import (
     DRAFT_LENGTH,
+    PROGRAMS,
     acceptance_rows,
     counted,
     engine_answers,
+    engine_of,
     wilson_interval,
 )
+from tools.sglang_decode import at_least
 
 STEPS = [[0, 1, 2, 0, 0], [5, 0, 0, 1], [2, 0, 3, 0, 1, 0], [0, 0, 0, 1], [1, 4, 0, 0], [0, 2, 0]]
 
@@ -53,8 +56,17 @@ def test_the_interval_is_the_published_one_and_never_empty():
 
 def test_an_engine_that_is_absent_or_fails_is_one_message(capsys):
     with pytest.raises(InputError, match="/absent/python: cannot be run .*ENGINE_PYTHON names"):
-        engine_answers(Path("/absent/python"), Path("draft"), [[1]], "float32")
-    # this interpreter has no vLLM
-    with pytest.raises(InputError, match="ended with exit code 1; what it said stands above"):
-        engine_answers(Path(sys.executable), Path("draft"), [[1]], "float32")
-    assert "No module named 'vllm'" in capsys.readouterr().err
+        engine_of(Path("/absent/python"))
+    with pytest.raises(InputError, match="has neither vllm nor sglang; install one of them"):
+        engine_of(Path(sys.executable))
+    for engine in PROGRAMS:
+        with pytest.raises(InputError, match="ended with exit code 1; what it said stands above"):
+            engine_answers(Path(sys.executable), engine, Path("draft"), [[1]], "float32")
+        assert f"No module named '{engine}'" in capsys.readouterr().err
+
+
+def test_sglangs_histogram_is_counted_as_vllm_counts():
+    for steps in STEPS:
+        (answer,) = answers([steps])
+        histogram = [steps.count(accepted) for accepted in range(max(steps) + 1)]
+        assert at_least(histogram, DRAFT_LENGTH) == answer["accepted"]
