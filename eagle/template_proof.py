@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from unicodedata import normalize
@@ -22,7 +22,9 @@ from eagle.template import (
 )
 
 FAMILIES = Path(__file__).parents[1] / "resources" / "chat_templates"
-THINKING = re.compile(r"<think>.*?</think>", re.DOTALL)
+# A thought; where the generation prompt has opened it, an empty one's end.
+THINKING = re.compile(r"<think>.*?</think>|\A\s*</think>", re.DOTALL)
+GENERATION_TAG = re.compile(r"({%[-+]?\s*)(end)?generation(\s*[-+]?%})")
 
 
 def _turns(*contents: str, system: str | None = None) -> list[dict]:
@@ -67,7 +69,9 @@ def choose_template(
     file: str | None, tokenizer: PreTrainedTokenizerBase, stop_token_ids: list[int]
 ) -> ChosenTemplate:
     """The file's template; with `file` None the verifier's own when marked, else the family's
-    that renders alike, else the verifier's own with markers put in. Proven on the probes.
+    that renders alike, else the verifier's own with markers put in. Proven on the probes. Where
+    the verifier's own markers do not stand the proof (SmolLM3's are around the header as well),
+    it counts as unmarked.
 
     Raises:
         InputError: no template, or none that stands the proof; with what differs.
@@ -82,8 +86,17 @@ def choose_template(
         )
     elif is_marked(own, "the verifier's own chat template"):
         chosen = ChosenTemplate(own, "the verifier's own")
+        try:
+            _prove_on_probes(tokenizer, chosen, stop_token_ids)
+        except InputError as fault:
+            # the same white space is trimmed around any tag
+            unmarked = GENERATION_TAG.sub(
+                lambda tag: f"{tag[1]}{'endif' if tag[2] else 'if true'}{tag[3]}", own
+            )
+            chosen = _newly_marked(tokenizer, unmarked, stop_token_ids)
+            chosen = replace(chosen, origin=f"{chosen.origin} (its own fail: {fault})")
     else:
-        chosen = _family(tokenizer, own) or _with_markers(tokenizer, own, stop_token_ids)
+        chosen = _newly_marked(tokenizer, own, stop_token_ids)
     _prove_on_probes(tokenizer, chosen, stop_token_ids)
     return chosen
 
@@ -153,6 +166,12 @@ def _family(tokenizer: PreTrainedTokenizerBase, own: str) -> ChosenTemplate | No
         if _is_the_family(tokenizer, text, own):
             return ChosenTemplate(text, f"the family {name}")
     return None
+
+
+def _newly_marked(
+    tokenizer: PreTrainedTokenizerBase, own: str, stop_token_ids: list[int]
+) -> ChosenTemplate:
+    return _family(tokenizer, own) or _with_markers(tokenizer, own, stop_token_ids)
 
 
 def _is_the_family(tokenizer: PreTrainedTokenizerBase, template: str, own: str) -> bool:

@@ -19,6 +19,8 @@ RUNS = Path("runs")
 FINISHED = RUNS / "finished"
 DRAFT = Path("models/draft")
 RESULTS = Path("results/train")
+LONGEST_UPDATE = 600
+"""Seconds that training has after SIGTERM to end the update it is in, before SIGKILL."""
 
 
 def main() -> None:
@@ -83,7 +85,8 @@ def torchrun(processes: int, flags: list[str]) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1",
-        f"--nproc_per_node={processes}", str(PROGRAM), *flags,
+        f"--nproc_per_node={processes}", f"--shutdown-timeout={LONGEST_UPDATE}",
+        str(PROGRAM), *flags,
     ]  # fmt: skip
     terminated: list[int] = []
 

@@ -335,6 +335,42 @@ def test_the_verifiers_own_marked_template_is_used_as_it_is():
         assert report["replies_whose_white_space_joins_the_prompt"] == seams
 
 
+@pytest.mark.parametrize("dash", ["", "-"])
+def test_markers_of_the_verifiers_that_do_not_stand_the_proof_are_put_in_anew(dash):
+    """SmolLM3's template marks the header too, and what follows the end token."""
+    header = "{{ '<|im_start|>bot\n' }}"
+    own = (
+        "{% for m in messages %}\n{% if m.role == 'assistant' %}\n"
+        "  {%- generation %}\n" + header + "{{ m.content }}<|im_end|>\n"
+        "  {% endgeneration -%}\n{% else %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n"
+        "{% endif %}{% endfor %}{% if add_generation_prompt %}" + header + "{% endif %}"
+    ).replace("-", dash)
+    tokenizer = make_tokenizer(own)
+    chosen = choose_template(None, tokenizer, [tokenizer.eos_token_id])
+    assert "markers put in (its own fail: template the verifier's own, probe" in chosen.origin
+    encoded = encode(tokenizer, chosen.text, EXCHANGE, 10**6)
+    said = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
+    assert [text.strip() for text in said] == ["the cat<|im_end|>"]
+    assert render(tokenizer, chosen.text, EXCHANGE, False) == render(
+        tokenizer, own, EXCHANGE, False
+    )
+
+
+def test_an_empty_thought_that_the_prompt_opens_belongs_to_the_reply():
+    """As in Qwen3.5, whose generation prompt ends with <think>."""
+    own = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n<think>\n{% endif %}"
+    )
+    tokenizer = make_tokenizer(own)
+    chosen = choose_template(None, tokenizer, [tokenizer.eos_token_id])
+    encoded = encode(tokenizer, chosen.text, EXCHANGE, 10**6)
+    (said,) = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
+    assert said.strip() == "</think>\n\nthe cat<|im_end|>"
+
+
 def test_a_verifier_without_a_usable_template_is_refused():
     with pytest.raises(InputError, match="has no chat template of its own; set template.file"):
         choose_template(None, make_tokenizer(None), [2])
