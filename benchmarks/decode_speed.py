@@ -1,11 +1,17 @@
 """How fast the decoders are, beside one another and beside transformers' own `generate`.
 
     python -m benchmarks.decode_speed
+    python -m benchmarks.decode_speed --shape llama2_7b  # on a GPU; random weights
 
 On what `dvc repro` left of the default (resources/verifier, models/export), in bfloat16: all take
 turns on each prompt of the shipped bench, so that what slows the machine slows them alike.
 `generate` runs the model as transformers loads it; ours on packed weights (eagle/packing.py), and
 once on plain ones. Prints tokens/s and writes benchmarks/results/decode_speed.json.
+
+With random weights nothing is accepted, and a step's time is what there is to measure: vanilla's
+against reading all weights once at the machine's measured rate, and a drafted step against
+vanilla's, which together with an acceptance length gives the speed-up. Writes
+benchmarks/results/decode_steps_<shape>_<device>.json.
 """
 
 import argparse
@@ -15,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.train_throughput import LLAMA2_7B, measure, plain_draft, random_verifier
 from eagle.bench import read_bench
 from eagle.checkpoint import load_draft
 from eagle.cost import peak_memory_mb
@@ -32,6 +39,8 @@ from eagle.verifier import Verifier, load_tokenizer
 VERIFIER = Path("resources/verifier")
 DRAFT = Path("models/export/official")
 RESULT = Path("benchmarks/results/decode_speed.json")
+PROMPT = 256  # tokens
+PAPERS_TAU = 3.62  # of LLaMA2-Chat 7B on MT-bench at temperature 0 (paper, table 1)
 SHAPES = {
     "chain of 2": Tree.chain(2),
     "chain of 4": Tree.chain(4),
@@ -47,7 +56,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=40)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--shape", choices=["embedded", "llama2_7b"], default="embedded")
     chosen = parser.parse_args()
+    if chosen.shape == "llama2_7b":
+        measure_steps(chosen.shape, LLAMA2_7B, chosen.tokens)
+        return
     started = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     fast = Verifier.load(VERIFIER, torch.bfloat16, device)
@@ -99,6 +112,63 @@ def main() -> None:
     memory = {"weights_mb": round(weights), "peak_memory_mb": round(peak)}
     write_json(RESULT, {"decoders": rows, **memory, "provenance": source})
     print(f"wrote {RESULT}")
+
+
+def measure_steps(name: str, shape: dict, tokens: int) -> None:
+    """Seconds of a step of each decoder, with random weights, after a prompt of PROMPT tokens."""
+    started = time.monotonic()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    verifier = random_verifier(shape, device)
+    verifier.stop_token_ids = []  # every text as long as asked
+    draft = plain_draft(verifier, 0)
+    # the input embedding is looked up, not read
+    read = sum(weight.nbytes for weight in verifier.model.parameters()) - verifier.embedding.nbytes
+    pack(verifier.model, keep=verifier.model.get_output_embeddings())
+    pack(draft)
+    generator = torch.Generator().manual_seed(0)
+    prompt = torch.randint(3, shape["vocab_size"], (PROMPT,), generator=generator).tolist()
+    rows = {}
+    for decoder, tree in ({"vanilla": None} | SHAPES).items():
+        for _ in range(2):  # the first warms up
+            if tree is None:
+                generation = vanilla(verifier, prompt, tokens)
+            else:
+                generation = speculate(verifier, draft, prompt, tokens, tree)
+        seconds = generation.decode_seconds / generation.verifier_steps
+        over = seconds / rows["vanilla"]["step_seconds"] if rows else 1.0
+        rows[decoder] = {
+            "step_seconds": seconds,
+            "over_a_vanilla_step": over,
+            "draft_share": generation.draft_seconds / generation.decode_seconds,
+            "speedup_at_the_papers_tau": PAPERS_TAU / over if tree else 1.0,
+        }
+        print(f"{decoder:<24} {1000 * seconds:7.2f} ms a step, {over:.2f} of vanilla's", flush=True)
+    rate = copy_rate(device)
+    limit = read / rate
+    print(f"vanilla is at {limit / rows['vanilla']['step_seconds']:.0%} of the bandwidth's limit")
+    result = {
+        "steps": rows,
+        "papers_tau": PAPERS_TAU,
+        "weights_gb": read / 1e9,
+        "bandwidth_gb_per_second": rate / 1e9,
+        "vanilla_share_of_bandwidth_limit": limit / rows["vanilla"]["step_seconds"],
+        "provenance": provenance(shape | {"prompt": PROMPT, "tokens": tokens}, {},
+                                 time.monotonic() - started),
+    }  # fmt: skip
+    result_file = RESULT.with_name(f"decode_steps_{name}_{device.type}.json")
+    write_json(result_file, result)
+    print(f"wrote {result_file}")
+
+
+def copy_rate(device: torch.device) -> float:
+    """Bytes a second that the device's memory moves: a large copy reads and writes each once."""
+    source = torch.empty(
+        2**30 if device.type == "cuda" else 2**27, dtype=torch.uint8, device=device
+    )
+    target = torch.empty_like(source)
+    target.copy_(source)
+    seconds, _ = measure(lambda: [target.copy_(source) for _ in range(10)], device)
+    return 10 * 2 * source.nbytes / seconds
 
 
 def read_prompts(count: int) -> list[list[int]]:
