@@ -6,7 +6,8 @@
 On what `dvc repro` left of the default (resources/verifier, models/export), in bfloat16: all take
 turns on each prompt of the shipped bench, so that what slows the machine slows them alike.
 `generate` runs the model as transformers loads it; ours on packed weights (eagle/packing.py), and
-once on plain ones. Prints tokens/s and writes benchmarks/results/decode_speed.json.
+once on plain ones. "auto" is what `evaluate` with its default would choose, held against its own
+forecast. Prints tokens/s and writes benchmarks/results/decode_speed.json.
 
 With random weights nothing is accepted, and a step's time is what there is to measure: vanilla's
 against reading all weights once at the machine's measured rate, and a drafted step against
@@ -26,19 +27,29 @@ from eagle.bench import read_bench
 from eagle.checkpoint import load_draft
 from eagle.cost import peak_memory_mb
 from eagle.decoding import Generation, speculate, vanilla
+from eagle.evaluation import FORECAST_TOKENS, held_out_prompts
 from eagle.files import write_json
+from eagle.forecast import forecast
 from eagle.loss import part_of_vocabulary
-from eagle.metrics import acceptance_length, bootstrap_interval, draft_share, tokens_per_second
+from eagle.lossless import reference_texts
+from eagle.metrics import (
+    acceptance_length,
+    bootstrap_interval,
+    draft_share,
+    speedup,
+    tokens_per_second,
+)
 from eagle.packing import pack, packed
 from eagle.provenance import provenance
 from eagle.template import encode_prompt, own_template
 from eagle.tokens import TokenSet
-from eagle.tree import Growth, Tree
+from eagle.tree import NAMED, Growth, Tree
 from eagle.verifier import Verifier, load_tokenizer
 
 VERIFIER = Path("resources/verifier")
 DRAFT = Path("models/export/official")
 RESULT = Path("benchmarks/results/decode_speed.json")
+AUTO = "auto"
 PROMPT = 256  # tokens
 PAPERS_TAU = 3.62  # of LLaMA2-Chat 7B on MT-bench at temperature 0 (paper, table 1)
 SHAPES = {
@@ -74,7 +85,12 @@ def main() -> None:
     vocabulary = vocabulary._replace(head=packed(vocabulary.head))
     tokens = chosen.tokens
     prompts = read_prompts(chosen.questions)
-    for shape in SHAPES.values():  # before the plain weights come
+    held_out = held_out_prompts(TokenSet.load(Path("resources/tokens/validation.safetensors")))
+    texts = reference_texts(fast, held_out, FORECAST_TOKENS)
+    named = {name: Tree.named(name) for name in NAMED}
+    best = forecast(fast, draft, vocabulary, held_out, texts, named)[0]
+    shapes = SHAPES | {AUTO: best.shape}
+    for shape in shapes.values():  # before the plain weights come
         speculate(fast, draft, max(prompts, key=len), tokens, shape, vocabulary)
     peak = peak_memory_mb(device)
     plain = Verifier.load(VERIFIER, torch.bfloat16, device)
@@ -84,7 +100,7 @@ def main() -> None:
         "vanilla": lambda prompt: vanilla(fast, prompt, tokens),
     } | {
         name: lambda prompt, shape=shape: speculate(fast, draft, prompt, tokens, shape, vocabulary)
-        for name, shape in SHAPES.items()
+        for name, shape in shapes.items()
     }
     generations: dict[str, list[Generation]] = {name: [] for name in decoders}
     for number, prompt in enumerate(prompts):
@@ -106,6 +122,14 @@ def main() -> None:
             f"{name:<24} {rows[name]['tokens_per_second']:6.1f} tokens/s, "
             f"{rows[name]['over_vanilla']:.2f} x vanilla, tau {rows[name]['tau']:.2f}"
         )
+    measured = speedup(generations[AUTO], generations["vanilla"], prefill=False)
+    rows[AUTO] |= {
+        "decoder": best.name,
+        "forecast_tau": best.tau,
+        "break_even_tau": best.step_cost,
+        "measured_over_forecast": measured / best.speedup,
+    }
+    print(f"{AUTO} is a {best.name}; measured / forecast: {measured / best.speedup:.2f}")
     source = provenance(vars(chosen), {}, time.monotonic() - started)
     files = [file for folder in (VERIFIER, DRAFT) for file in folder.glob("*.safetensors")]
     weights = sum(file.stat().st_size for file in files) / 1e6

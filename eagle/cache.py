@@ -24,13 +24,20 @@ class KeyValues(Cache):
         """Room for `capacity` tokens.
 
         Raises:
-            InputError: the model attends within a sliding window, which drops old tokens.
+            InputError: a layer would not see the whole text.
         """
         types = getattr(config, "layer_types", None) or ["full_attention"]
-        if set(types) != {"full_attention"} or getattr(config, "sliding_window", None):
+        if others := set(types) - {"full_attention", "sliding_attention"}:
             raise InputError(
-                f"{config.model_type}: a verifier with sliding-window attention; decoding needs "
+                f"{config.model_type}: a verifier with {', '.join(sorted(others))}; decoding needs "
                 "one whose layers all see the whole text"
+            )
+        window = getattr(config, "sliding_window", None)
+        if window is not None and window < capacity:
+            raise InputError(
+                f"{config.model_type}: a verifier with a sliding window of {window} tokens, and "
+                f"{capacity} are to be read; shorten the prompts or lower "
+                "evaluate.maximum_new_tokens"
             )
         heads = config.num_attention_heads
         size = getattr(config, "head_dim", None) or config.hidden_size // heads

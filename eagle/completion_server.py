@@ -3,10 +3,13 @@
 import email.utils
 import os
 import random
+import sys
 import threading
 import time
 from collections.abc import Container, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from typing import Any
 
 import httpx2
 
@@ -18,6 +21,12 @@ ATTEMPTS = 8
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 """Seconds after the first attempt, doubled after each further one, and at most."""
 TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
+PLAIN_SAMPLING = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Without these, vLLM and SGLang take what the model's generation_config.json says."""
+
+
+class _BadRequest(InputError):
+    """The server does not take a request's content."""
 
 
 class CompletionServer:
@@ -37,21 +46,22 @@ class CompletionServer:
         self.requests = machine.completion_requests
         key = os.environ.get("OPENAI_API_KEY")
         self.client = httpx2.Client(
-            base_url=self.url,
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx2.Timeout(machine.completion_seconds, connect=10),
             limits=httpx2.Limits(max_connections=self.requests),
         )
         self.over = threading.Event()
-        models = self._ask("GET", "/models", attempts=1)["data"]
-        if len(models) != 1:
+        self.sampling = PLAIN_SAMPLING
+        answer = self._ask("GET", "/models", attempts=1)
+        with self._form("/models", answer):
+            served = {model["id"]: model.get("max_model_len") for model in answer["data"]}
+        if len(served) != 1:
             raise InputError(
-                f"machine.completion_server = {self.url}: serves "
-                f"{', '.join(model['id'] for model in models) or 'no model'}; it must serve the "
-                "verifier and nothing else"
+                f"machine.completion_server = {self.url}: serves {', '.join(served) or 'no model'}"
+                "; it must serve the verifier and nothing else"
             )
-        self.model = models[0]["id"]
-        self.context = min(context, models[0].get("max_model_len") or context)
+        ((self.model, longest),) = served.items()
+        self.context = min(context, longest or context)
 
     def replies(
         self, prompts: list[Prompt], done: Container[tuple[int, int]]
@@ -80,13 +90,39 @@ class CompletionServer:
             "prompt": prompt.token_ids,
             "max_tokens": prompt.room,
             "temperature": self.settings.temperature,
-            "top_p": 1.0,  # else a server may take the model's own
             "seed": prompt.seed,
         }
-        answer = self._ask("POST", "/completions", ATTEMPTS, content)
-        choice = answer["choices"][0]
-        tokens = answer["usage"]["completion_tokens"]
-        return Reply(choice["text"].strip(), tokens, choice["finish_reason"] == "stop")
+        sampling = self.sampling
+        try:
+            answer = self._ask("POST", "/completions", ATTEMPTS, content | sampling)
+        except _BadRequest as refused:
+            standard = {"top_p": sampling["top_p"]}
+            if sampling == standard:
+                raise
+            answer = self._ask("POST", "/completions", ATTEMPTS, content | standard)
+            if self.sampling != standard:
+                self.sampling = standard
+                left = ", ".join(PLAIN_SAMPLING.keys() - standard)
+                print(
+                    f"regenerate_replies: the server does not take {left}, so its own settings of "
+                    f"them hold ({refused})",
+                    file=sys.stderr,
+                )
+        with self._form("/completions", answer):
+            choice = answer["choices"][0]
+            tokens = answer["usage"]["completion_tokens"]
+            return Reply(choice["text"].strip(), tokens, choice["finish_reason"] == "stop")
+
+    @contextmanager
+    def _form(self, path: str, answer: Any) -> Iterator[None]:
+        """Read an answer; one of another form is an error."""
+        try:
+            yield
+        except (AttributeError, IndexError, KeyError, TypeError):
+            raise InputError(
+                f"machine.completion_server = {self.url}: {path} answered {str(answer)[:300]}, "
+                "which is not OpenAI's form; is it the address of an OpenAI-compatible server?"
+            ) from None
 
     def _ask(self, method: str, path: str, attempts: int, content: dict | None = None) -> dict:
         """The answer to a request, tried again while that can help."""
@@ -99,12 +135,18 @@ class CompletionServer:
                     return response.json()
                 problem = f"HTTP {response.status_code}: {response.text[:300]}"
                 if response.status_code not in TRANSIENT:
-                    raise InputError(f"{where} was refused with {problem}{_advice(response)}")
+                    kind = _BadRequest if response.status_code in (400, 422) else InputError
+                    raise kind(f"{where} was refused with {problem}{_advice(response)}")
                 wait = max(wait, _asked_to_wait(response))
             except httpx2.TransportError as error:  # refused, cut off, timed out
                 problem = f"{type(error).__name__}: {error}"
             except ValueError as error:
                 problem = f"an answer that is not JSON: {error}"
+            except httpx2.InvalidURL as error:
+                raise InputError(
+                    f"machine.completion_server = {self.url}: not an address ({error}); expected "
+                    "one like http://localhost:8000/v1"
+                ) from None
             if attempt + 1 < attempts and self.over.wait(min(wait, LONGEST_WAIT)):
                 break
         raise InputError(

@@ -96,8 +96,9 @@ class ShareGptSelection(Section):
     """Reject a conversation that has this share of its five-word runs, or more, in common with an
     earlier one (Jaccard similarity, estimated by MinHash; 0.8 is usual); null: none."""
     bench: str | None = "resources/bench"
-    """Bench prompts that must not be trained on, in MT-bench's schema: a JSON-lines file or a
-    folder of them; conversations that hold one are rejected. Null: none."""
+    """Bench prompts that must not be trained on: a JSON-lines file in MT-bench's schema, a folder
+    of them, or a bench of the paper by its name; conversations that hold one are rejected. Null:
+    none."""
     leak_words: int = Field(8, ge=3)
     """Words in a row of a bench prompt that make a leak; a shorter question leaks as a whole
     turn."""
@@ -310,7 +311,7 @@ class Evaluate(Section):
     lossless_tokens: int = Field(48, ge=2)
     """Tokens a prompt in that comparison."""
     seed: int = 0
-    """Seed of the bootstrap intervals."""
+    """Seed of the bootstrap intervals and, at a temperature above 0, of the drawn tokens."""
 
 
 class Machine(Section):
@@ -412,12 +413,13 @@ class PrepareShareGptCommand(ShareGptSelection, _Command):
     )
     """Conversations in ShareGPT's or in the messages form: a JSON, JSON-lines or Parquet file (JSON
     also as .gz or .zst), a folder of them, or hub:OWNER/NAME/FILE."""
-    revision: str = "main"
-    """Hub revision of the data set."""
+    revision: str = "8b0048ad6ae8c22f46a78c15559dec98feef5539"
+    """Hub revision of the data set, the default's pinned."""
     system_prompt: str = "llama2"
     """System turn: llama2 (the official recipe's safety prompt), none, or a text file."""
     bench: str | None = None
-    """Bench prompts that must not be trained on: a JSON-lines file or a folder of them."""
+    """Bench prompts that must not be trained on: a JSON-lines file, a folder of them, or a bench of
+    the paper by its name."""
     processes: int = Field(2, ge=1)
     """Processes that share the work; the result is the same with any number."""
     progress_seconds: float = Field(10.0, gt=0)

@@ -3,14 +3,14 @@
 """
 
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from eagle.config import ShareGptSelection
 from eagle.errors import InputError
-from eagle.files import read_json_lines
+from eagle.files import json_lines
 
 Member = TypeVar("Member")
 SYSTEM_PROMPTS = Path(__file__).parents[1] / "resources" / "system_prompts"
@@ -38,15 +38,19 @@ class Turn(NamedTuple):
 
 
 def read_conversations(path: Path) -> list[dict]:
-    """Read JSON lines of conversations, as `prepare` leaves them and the page's training reads.
+    """All of `conversations`."""
+    return list(conversations(path))
+
+
+def conversations(path: Path) -> Iterator[dict]:
+    """The conversations of JSON lines as `prepare` leaves them and the page's training reads,
+    read as they are asked for.
 
     Raises:
         InputError: the file or a row is not of that form; the message names the line.
     """
-    rows = read_json_lines(path)
-    for number, row in enumerate(rows, start=1):
-        row["messages"] = messages_of(row, f"{path}, conversation {number}")
-    return rows
+    for number, row in enumerate(json_lines(path), start=1):
+        yield row | {"messages": messages_of(row, f"{path}, conversation {number}")}
 
 
 def messages_of(content: Any, where: str) -> list[dict]:

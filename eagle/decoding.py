@@ -426,5 +426,6 @@ def _check_context(
     if needed > limit:
         raise InputError(
             f"prompt ({len(prompt)} tokens) and generation need {needed} positions, the verifier "
-            f"has {limit}; shorten the prompt or lower evaluate.maximum_new_tokens"
+            f"has {limit}; shorten the prompt or lower evaluate.maximum_new_tokens and "
+            "evaluate.lossless_tokens"
         )

@@ -31,8 +31,10 @@ The caller decides what is seen: documents packed side by side in training, a ca
 FROM_VERIFIER = ("vocab_size", "max_position_embeddings", "rope_parameters")
 SHAPE = (
     "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
-    "hidden_act", "rms_norm_eps",
+    "rms_norm_eps",
 )  # fmt: skip
+ACTIVATION = "silu"
+"""Of the MLP, whatever the verifier's: engines serve no other."""
 
 
 def draft_config(path: Path | None, verifier: PretrainedConfig) -> LlamaConfig:
@@ -53,8 +55,18 @@ def draft_config(path: Path | None, verifier: PretrainedConfig) -> LlamaConfig:
             raise InputError(f"{path}: not a Llama config: `hidden_size` missing")
         if {"rope_theta", "rope_scaling"} & fields.keys():
             fields.setdefault("rope_parameters", None)  # the file states rope the older way
+    if not all(hasattr(verifier, name) for name in ("hidden_size", *FROM_VERIFIER)):
+        raise InputError(
+            f"the verifier is a {verifier.model_type}, without rotary embedding; a draft continues "
+            "models of Llama's kind (Llama, Mistral, Qwen, Gemma, Phi-3 and so on)"
+        )
     for name in FROM_VERIFIER:
         fields.setdefault(name, getattr(verifier, name))
+    if fields.setdefault("hidden_act", ACTIVATION) != ACTIVATION:
+        raise InputError(
+            f"{path}: hidden_act is {fields['hidden_act']}; vLLM and SGLang serve drafts with "
+            f"{ACTIVATION} alone"
+        )
     if fields["rope_parameters"] is None:
         del fields["rope_parameters"]
     fields |= {

@@ -155,11 +155,13 @@ def evaluate(
                 [text.token_ids for text in fast],
                 [text.token_ids for text in plain],
             )
-    if not any(generation.accepted for generation in fast):
-        raise InputError(
-            f"{settings.bench}: the verifier ended every reply with its first token, so nothing "
-            "was drafted; check the prompts and the chat template"
-        )
+    for texts in (fast, rated):
+        if not any(generation.accepted for generation in texts):
+            raise InputError(
+                f"{settings.bench}: the verifier ended every reply to the first {len(texts)} "
+                "prompts with its first token, so nothing was drafted; check the prompts and the "
+                "chat template, or raise evaluate.questions and evaluate.lossless_prompts"
+            )
     rates = acceptance_rates(rated, RATE_POSITIONS)
     spoken = [generation for generation in fast if generation.accepted]
     return Evaluation(

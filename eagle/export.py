@@ -100,6 +100,8 @@ def read_published(folder: Path, verifier_folder: Path, allow_pickle: bool) -> D
     """
     verifier = AutoConfig.from_pretrained(verifier_folder)
     fields = read_json(folder / "config.json")
+    if not isinstance(fields, dict):
+        raise InputError(f"{folder / 'config.json'}: expected a model's settings, found a list")
     weights = _published_weights(folder, allow_pickle)
     defaults = {
         "bias": "fc.bias" in weights,
@@ -107,7 +109,11 @@ def read_published(folder: Path, verifier_folder: Path, allow_pickle: bool) -> D
         "vocab_size": verifier.vocab_size,
         "max_position_embeddings": verifier.max_position_embeddings,
     }
-    config = LlamaConfig(**defaults | fields)
+    try:
+        config = LlamaConfig(**defaults | fields)
+    except Exception as error:  # transformers raises whatever its checks of a field do
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{folder / 'config.json'}: not a Llama config: {reason}") from None
     check_fit(config, verifier, str(folder))
     return draft_of(config, weights, folder)
 
@@ -127,6 +133,8 @@ def _published_weights(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             reason = " ".join(str(error).split())[:160]
             raise InputError(f"{pickled}: not a whole file of tensors: {reason}") from None
+        if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
+            raise InputError(f"{pickled}: not a whole file of tensors: it holds something else")
     # buffers that older transformers stored with the weights; they follow from the config
     return {name: tensor for name, tensor in weights.items() if not name.endswith("inv_freq")}
 

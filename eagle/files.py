@@ -90,17 +90,26 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[dict]:
-    """Parse a file that holds one JSON object a line; blank lines are passed over.
+    """All of `json_lines`."""
+    return list(json_lines(path))
+
+
+def json_lines(path: Path) -> Iterator[dict]:
+    """The objects of a file that holds one JSON object a line, read as they are asked for; blank
+    lines are passed over.
 
     Raises:
         InputError: the file is absent, empty, not UTF-8, or a line is not a JSON object.
     """
-    rows = []
-    for number, line in enumerate(_read_text(path).split("\n"), start=1):
-        if not line.strip():
-            continue
-        rows.append(_parse_json_object(line, f"{path}, line {number}"))
-    return rows
+    check_file(path)
+    empty = True
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                empty = False
+                yield parse_json_line(line, f"{path}, line {number}")
+    if empty:
+        raise InputError(f"{path}: the file is empty; expected JSON")
 
 
 def parse_json_line(line: bytes, where: str) -> dict:

@@ -52,10 +52,12 @@ def beside(verifier_source: str, settings: dict, metrics: dict, details: dict) -
         {"measure": f"α{n}", "paper": alpha, "measured": metrics[f"alpha_{n}"]}
         for n, alpha in enumerate(row["alpha"])
     ]
-    return Beside(model["name"], rows, _differences(settings, details["decoder"]))
+    # Vicuna's template puts its own in front
+    system_prompt = "llama2" if "Llama-2" in model["hub"] else "none"
+    return Beside(model["name"], rows, _differences(settings, details["decoder"], system_prompt))
 
 
-def _differences(settings: dict, decoder: dict) -> list[str]:
+def _differences(settings: dict, decoder: dict, system_prompt: str) -> list[str]:
     found = []
     if decoder["kind"] != "static_tree" or settings["static_tree"] != "mc_sim_7b_63":
         found.append(f"the paper drafts a static tree of 25 tokens, here {decoder['name']}")
@@ -66,6 +68,16 @@ def _differences(settings: dict, decoder: dict) -> list[str]:
         )
     elif settings["questions"] < QUESTIONS:
         found.append(f"{settings['questions']} of the {QUESTIONS} questions are asked")
+    if settings["lossless_prompts"] < settings["questions"]:
+        found.append(
+            f"α and the chain's τ come from {settings['lossless_prompts']} prompts of "
+            f"{settings['lossless_tokens']} tokens"
+        )
+    if settings["system_prompt"] != system_prompt:
+        found.append(
+            f"the system prompt is {settings['system_prompt']}, in the official evaluation "
+            f"{system_prompt}"
+        )
     if settings["dtype"] != "float16":
         found.append(f"{settings['dtype']} in place of float16")
     if settings["draft_vocabulary"] is not None:

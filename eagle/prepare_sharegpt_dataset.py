@@ -1,6 +1,8 @@
 """ShareGPT conversations as JSON lines of messages: the page's command.
 
 python3 eagle/prepare_sharegpt_dataset.py --frac 1.0 --output resources/sharegpt.jsonl
+
+What is rejected stands in resources/sharegpt.rejected.jsonl, with file, row and reason.
 """
 
 import sys
@@ -30,10 +32,13 @@ if __name__ == "__main__":
             command.progress_seconds,
         )
         prepared.usable.write(command.output, prepared.chosen)
+        refused = command.output.with_suffix(".rejected.jsonl")
+        prepared.rejected.write(refused, range(len(prepared.rejected)))
         kept, rejected = len(prepared.chosen), len(prepared.rejected)
         say_written(
             "prepare_sharegpt",
             started,
             command.output,
+            refused,
             note=f"{kept:,} conversations, {rejected:,} rejected",
         )

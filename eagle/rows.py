@@ -21,6 +21,7 @@ LONGEST_ROW = 2**26  # characters
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 PARQUET = b"PAR1"
 PARQUET_ROWS = 256  # rows in memory at a time
+PARQUET_COLUMNS = {"id", "conversations", "messages"}  # others need not be read
 WHITE_SPACE = re.compile(r"[ \t\r\n]*")
 DECODER = json.JSONDecoder()
 
@@ -194,9 +195,10 @@ def _parquet_rows(raw: BinaryIO, file: Path, progress: Progress) -> Iterator[lis
     try:
         table = parquet.ParquetFile(raw)
         size = check_file(file) / 1e6 / max(1, table.metadata.num_rows)
-        for batch in table.iter_batches(PARQUET_ROWS):
+        columns = [name for name in table.schema_arrow.names if name in PARQUET_COLUMNS]
+        for batch in table.iter_batches(PARQUET_ROWS, columns=columns or None):
             progress.advance(size * batch.num_rows)
             yield batch.to_pylist()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pyarrow.ArrowException, OSError, OverflowError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{file}: not readable as Parquet: {reason}; get it again") from None

@@ -15,10 +15,12 @@ from eagle.template import (
     Encoded,
     Refused,
     encode,
+    encode_many,
     is_marked,
     load_template,
     own_template,
     render,
+    render_many,
 )
 
 FAMILIES = Path(__file__).parents[1] / "resources" / "chat_templates"
@@ -112,9 +114,9 @@ def validate(
 
     (a) Where the verifier has a template of its own, both render the same text, with and without
     the generation prompt, and refuse the same conversations. (b) The mask covers each reply with
-    its end token and nothing else, also when the conversation is cut. (c) The tokens before a
-    reply are those that serving would send for it. (d) The end token of a reply counts even where
-    its id is also the padding's.
+    its end token and nothing else, also as it is tokenised. (c) The tokens before a reply
+    are those that serving would send for it. (d) The end token of a reply counts even where its id
+    is also the padding's.
 
     Returns:
         A report of what was proven.
@@ -143,7 +145,6 @@ def validate(
         "assistant_tokens": counts["masked"],
         "mask_share": round(counts["masked"] / counts["tokens"], 4),
         "eos_is_pad": tokenizer.pad_token_id == tokenizer.eos_token_id,
-        "end_tokens_that_count": counts["replies"],
     }
 
 
@@ -271,8 +272,7 @@ def _prove(
         said, reply = encoded.token_ids[start:end], messages[number]["content"]
         _is_the_reply(tokenizer, said, reply, stop_token_ids, where)
         seams += _seam(tokenizer, encoded, start, prompt, where)
-    if runs:
-        _survives_a_cut(tokenizer, template, messages, encoded, sum(runs[-1]) // 2, where)
+    _is_tokenized_so(tokenizer, template, messages, encoded, where)
     return Counter(
         replies=len(replies),
         seams=seams,
@@ -379,18 +379,19 @@ def _seam(
     return bool(unseen or unmasked)
 
 
-def _survives_a_cut(
+def _is_tokenized_so(
     tokenizer: PreTrainedTokenizerBase,
     template: str,
     messages: list[dict],
     encoded: Encoded,
-    length: int,
     where: str,
 ) -> None:
-    cut = encode(tokenizer, template, messages, maximum_length=length)
-    if (cut.token_ids, cut.loss_mask) != (encoded.token_ids[:length], encoded.loss_mask[:length]):
+    """Tokenising many conversations at once, which goes a faster way, comes to the same."""
+    ((token_ids, mask),) = encode_many(tokenizer, render_many(tokenizer, template, [messages]))
+    if (token_ids.tolist(), mask.tolist()) != (encoded.token_ids, encoded.loss_mask):
         raise InputError(
-            f"{where}: cut at {length} tokens, the mask is another than that of the whole"
+            f"{where}: the tokenised conversation is not what transformers' apply_chat_template "
+            "gives for it"
         )
 
 

@@ -1,10 +1,11 @@
 """Stage validate_template: prove that the chat template marks the replies and nothing else."""
 
 import time
+from itertools import islice
 from pathlib import Path
 
 from eagle.config import load_params
-from eagle.conversations import read_conversations
+from eagle.conversations import conversations
 from eagle.errors import one_clear_message
 from eagle.files import whole_folder, write_json, write_text
 from eagle.pages import render
@@ -25,7 +26,7 @@ def main() -> None:
     tokenizer = load_tokenizer(VERIFIER)
     stop = stop_token_ids(VERIFIER)
     chosen = choose_template(params.template.file, tokenizer, stop)
-    rows = read_conversations(REPLIES)[: params.template.sample]
+    rows = list(islice(conversations(REPLIES), params.template.sample))
     length = params.tokens.maximum_model_length
     report = validate(tokenizer, chosen, rows, stop, length)
     encoded = [encode(tokenizer, chosen.text, row["messages"], length) for row in rows[:SHOWN]]

@@ -5,9 +5,10 @@
 
 The draft is in the official layout (SafeAILab/EAGLE) and belongs to the verifier of params.yaml.
 What `evaluate` reads besides the draft must be there: `dvc repro tokenize_dataset`; nothing is
-trained. The draft comes to models/imported/NAME, the results to results/imported/NAME; a table
-sets them beside those of one's own draft, when there are any. `evaluate` in params.yaml says how
-to measure; engines draft from all tokens (evaluate.draft_vocabulary: null).
+trained. The draft comes to models/imported/NAME and the results to results/imported/NAME, where
+NAME is the folder's or OWNER--NAME; a table sets them beside those of one's own draft, when there
+are any. `evaluate` in params.yaml says how to measure; engines draft from all tokens
+(evaluate.draft_vocabulary: null).
 """
 
 import argparse
@@ -38,7 +39,8 @@ def import_draft(source: str, revision: str | None, allow_pickle: bool) -> Path:
         raise InputError(f"{source}: name the draft as path:FOLDER or hub:OWNER/NAME")
     if source.startswith("hub:") and not re.fullmatch("[0-9a-f]{40}", revision or ""):
         raise InputError(f"{source}: a hub draft needs --revision, the 40-character commit")
-    target = DRAFTS / Path(source.partition(":")[2]).name
+    kind, _, place = source.partition(":")
+    target = DRAFTS / (Path(place).resolve().name if kind == "path" else place.replace("/", "--"))
     with tempfile.TemporaryDirectory() as fetched, whole_folder(target) as folder:
         published = fetch_draft(source, revision, allow_pickle, Path(fetched))
         export(read_published(published, VERIFIER, allow_pickle), VERIFIER, "official", folder)

@@ -160,7 +160,17 @@ def our_answers(draft_folder: Path, prompts: list[list[int]], dtype: str) -> lis
 
 
 def acceptance_rows(dtype: str, ours: list[dict], engine: list[dict]) -> list[dict]:
-    """Position by position: both shares, our interval, and whether the engine's lies in it."""
+    """Position by position: both shares, our interval, and whether the engine's lies in it.
+
+    Raises:
+        InputError: one of them drafted nothing.
+    """
+    for name, answers in (("our chain", ours), ("the engine", engine)):
+        if not any(answer["drafts"] for answer in answers):
+            raise InputError(
+                f"{name} drafted nothing in {dtype}: either every reply ended with its first "
+                "token, or the draft was not used"
+            )
     rows = []
     for position in range(DRAFT_LENGTH):
         (stood, steps), (stood_there, steps_there) = (

@@ -86,7 +86,8 @@ def test_the_pages_training_command(run, marked_verifier, messages_file, tmp_pat
 
 def test_the_pages_data_command_with_a_local_file(run, tmp_path):
     source = tmp_path / "sharegpt.json"
-    source.write_text(json.dumps(make_conversations(20)))
+    nothing_said = {"id": "silent", "conversations": []}
+    source.write_text(json.dumps([*make_conversations(20), nothing_said]))
     for size, count in ((["--frac", "1.0"], 20), (["--n", "5"], 5)):
         output = tmp_path / "out.jsonl"
         finished = run(
@@ -98,7 +99,11 @@ def test_the_pages_data_command_with_a_local_file(run, tmp_path):
         assert set(rows[0]) == {"id", "messages"}
         assert [m["role"] for m in rows[0]["messages"]][:3] == ["system", "user", "assistant"]
         assert rows[0]["messages"][0]["content"].startswith("You are a helpful, respectful")
-        assert f"{count} conversations, 0 rejected" in finished.stdout
+        assert f"{count} conversations, 1 rejected" in finished.stdout
+        (rejected,) = (tmp_path / "out.rejected.jsonl").read_text().splitlines()
+        assert json.loads(rejected) == {
+            "file": "sharegpt.json", "row": 20, "reason": "no user turn with a reply"
+        }  # fmt: skip
     first = output.read_bytes()
     run("python3", "eagle/prepare_sharegpt_dataset.py", "--n", "5", "--output", output,
         "--source", source)  # fmt: skip

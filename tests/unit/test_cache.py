@@ -48,7 +48,11 @@ def test_of_the_newest_rows_some_stay_without_a_new_buffer(rows):
             assert torch.equal(state, torch.cat(expected, dim=2))
 
 
-def test_a_sliding_window_is_refused():
+def test_a_sliding_window_is_refused_where_it_would_drop_something():
     config = LlamaConfig(**CONFIG.to_diff_dict() | {"sliding_window": 16})
-    with pytest.raises(InputError, match="llama: a verifier with sliding-window attention"):
+    KeyValues(config, 16, torch.float32, torch.device("cpu"))
+    with pytest.raises(InputError, match="llama: a verifier with a sliding window of 16"):
+        KeyValues(config, 17, torch.float32, torch.device("cpu"))
+    config.layer_types = ["full_attention", "linear_attention"]
+    with pytest.raises(InputError, match="llama: a verifier with linear_attention; decoding needs"):
         KeyValues(config, 16, torch.float32, torch.device("cpu"))

@@ -140,7 +140,10 @@ def test_a_server_writes_what_the_verifier_writes_here(
     assert (there, served_counts) == (here, counts)
     assert len(server.requests) == counts["replies"] + len(failures)
     for asked, key in server.requests:
-        assert (asked["model"], asked["temperature"], asked["top_p"]) == ("tiny", 1.0, 1.0)
+        assert (asked["model"], asked["temperature"]) == ("tiny", 1.0)
+        # nothing is left to the model's generation_config.json, which servers go by
+        assert [asked[name] for name in ("top_p", "top_k", "min_p")] == [1.0, -1, 0.0]
+        assert asked["repetition_penalty"] == 1.0
         assert key == "Bearer secret"
 
 
@@ -169,7 +172,7 @@ def test_a_server_that_breaks_down_leaves_what_it_wrote(tmp_path, serving, backe
 @pytest.mark.parametrize(
     ("failure", "expected"),
     [
-        ((400, {}), r"/completions was refused with HTTP 400: .*failing with 400"),
+        ((403, {}), r"/completions was refused with HTTP 403: .*failing with 403"),
         ((401, {}), "HTTP 401.*export OPENAI_API_KEY="),
         ((404, {}), "HTTP 404.*ends with /v1"),
     ],
@@ -182,11 +185,43 @@ def test_a_refusal_is_not_asked_again(serving, failure, expected):
         assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_knows_only_openais_fields_is_asked_with_them(serving, capsys, status):
+    with serving([(status, {})]) as server:
+        served = CompletionServer(SETTINGS, machine(server.url, completion_requests=1), 256)
+        assert len(list(served.replies([Prompt(row, 0, [5], 1, 0) for row in range(3)], ()))) == 3
+        assert [("top_k" in asked, asked["top_p"]) for asked, _key in server.requests] == [
+            (True, 1.0), (False, 1.0), (False, 1.0), (False, 1.0)
+        ]  # fmt: skip
+    said = capsys.readouterr().err
+    assert said.count("the server does not take ") == 1
+    assert all(name in said for name in ("top_k", "min_p", "repetition_penalty"))
+    with serving([(status, {})] * 2) as server:
+        served = CompletionServer(SETTINGS, machine(server.url), 256)
+        with pytest.raises(InputError, match=f"was refused with HTTP {status}"):
+            list(served.replies([Prompt(0, 0, [5], 1, 0)], ()))
+
+
+@pytest.mark.parametrize(
+    "answer", [[], {"object": "list", "data": None}, {"detail": "no"}, {"data": ["tiny"]}, "no"]
+)
+def test_an_answer_of_another_form_is_one_message(serving, monkeypatch, answer):
+    with serving() as server:
+        monkeypatch.setattr(server, "do_GET", lambda handler: handler._json(200, answer))
+        with pytest.raises(InputError, match=r"/models answered .* which is not OpenAI's form"):
+            CompletionServer(SETTINGS, machine(server.url), 256)
+    with serving() as server:
+        served = CompletionServer(SETTINGS, machine(server.url), 256)
+        monkeypatch.setattr(server, "_complete", lambda handler, _asked: handler._json(200, answer))
+        with pytest.raises(InputError, match="/completions answered .* which is not OpenAI's form"):
+            list(served.replies([Prompt(0, 0, [5], 1, 0)], ()))
+
+
 def test_a_refusal_does_not_wait_for_the_other_requests(serving):
-    with serving(["hang"] * 3 + [(400, {})]) as server:
+    with serving(["hang"] * 3 + [(403, {})]) as server:
         served = CompletionServer(SETTINGS, machine(server.url, completion_seconds=60), 256)
         started = time.monotonic()
-        with pytest.raises(InputError, match="HTTP 400"):
+        with pytest.raises(InputError, match="HTTP 403"):
             list(served.replies([Prompt(row, 0, [5], 1, 0) for row in range(50)], ()))
         assert time.monotonic() - started < 0.5
         assert len(server.requests) < 10
@@ -195,6 +230,8 @@ def test_a_refusal_does_not_wait_for_the_other_requests(serving):
 def test_a_server_must_be_there_and_serve_one_model(serving):
     with serving(models=("a", "b")) as server, pytest.raises(InputError, match="serves a, b; it"):
         CompletionServer(SETTINGS, machine(server.url), 256)
+    with pytest.raises(InputError, match="not an address .* like http://localhost:8000/v1"):
+        CompletionServer(SETTINGS, machine("http://localhost:port/v1"), 256)
     with pytest.raises(InputError, match="/models failed 1 times, last with ConnectError"):
         CompletionServer(SETTINGS, machine("http://127.0.0.1:9/v1"), 256)
     with serving(more={"max_model_len": 100}) as server:

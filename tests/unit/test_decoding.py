@@ -140,8 +140,8 @@ def twelve(tmp_path_factory):
     return Verifier(model, [99])
 
 
-# Two tests in the default tier, nine of the long form: one rejection in a thousand runs of all.
-SAMPLED_TESTS = 11
+# Three tests in the default tier, nine of the long form: one rejection in a thousand runs of all.
+SAMPLED_TESTS = 12
 SAMPLINGS = (Sampling(1.0), Sampling(0.7, top_p=0.9), Sampling(1.3, top_k=3))
 BRANCHED = Tree.from_paths([[0], [1], [2], [3], [0, 0], [0, 1], [1, 0]])
 SAMPLED_SHAPES = (Tree.chain(2), BRANCHED, Growth(tokens=8, depth=2, top_k=3))
@@ -152,6 +152,7 @@ SAMPLED_SHAPES = (Tree.chain(2), BRANCHED, Growth(tokens=8, depth=2, top_k=3))
     [
         (Tree.chain(2), Sampling(1.3, top_p=0.95), 400),
         (BRANCHED, Sampling(1.3, top_p=0.95), 400),
+        (Growth(tokens=8, depth=2, top_k=3), Sampling(1.3, top_p=0.95), 400),
         *(
             pytest.param(shape, sampling, 10_000, marks=pytest.mark.proof)
             for shape in SAMPLED_SHAPES

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, GemmaConfig, GPT2Config
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from eagle.draft import Draft, attend_within_documents, draft_config
@@ -139,3 +139,12 @@ def test_a_config_of_another_width_or_form_is_refused(tiny_verifier, tmp_path):
     path.write_text("[]")
     with pytest.raises(InputError, match="not a Llama config"):
         draft_config(path, verifier)
+    path.write_text('{"hidden_size": 32, "hidden_act": "gelu"}')
+    with pytest.raises(InputError, match="hidden_act is gelu; vLLM and SGLang serve"):
+        draft_config(path, verifier)
+
+
+def test_the_draft_is_llamas_whatever_the_verifier():
+    assert draft_config(None, GemmaConfig()).hidden_act == "silu"
+    with pytest.raises(InputError, match="a gpt2, without rotary embedding"):
+        draft_config(None, GPT2Config())

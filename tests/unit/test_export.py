@@ -218,6 +218,10 @@ def test_a_pickle_that_holds_code_or_is_cut_off_is_refused(biased, tiny_verifier
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(InputError, match="pytorch_model.bin: not a whole file of tensors"):
         read_published(folder, tiny_verifier, allow_pickle=True)
+    for other in ([torch.ones(2)], {"fc.weight": "none"}):
+        torch.save(other, file)
+        with pytest.raises(InputError, match="pytorch_model.bin: .* it holds something else"):
+            read_published(folder, tiny_verifier, allow_pickle=True)
     file.write_bytes(pickle.dumps(Trap(tmp_path / "sprung"), protocol=2))
     pickle.loads(file.read_bytes())
     assert (tmp_path / "sprung").exists()  # the trap works
@@ -225,6 +229,9 @@ def test_a_pickle_that_holds_code_or_is_cut_off_is_refused(biased, tiny_verifier
     with pytest.raises(InputError, match="pytorch_model.bin: not a whole file of tensors"):
         read_published(folder, tiny_verifier, allow_pickle=True)
     assert not (tmp_path / "sprung").exists()
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(InputError, match="config.json: expected a model's settings"):
+        read_published(folder, tiny_verifier, allow_pickle=True)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +242,8 @@ def test_a_pickle_that_holds_code_or_is_cut_off_is_refused(biased, tiny_verifier
         ({"rope_theta": 1e4}, "the draft's rope_parameters is .*10000.*, the verifier's is .*500"),
         ({"bias": False}, "weights and config.json do not fit"),
         ({"intermediate_size": 40}, "weights and config.json do not fit"),
+        ({"hidden_size": "32"}, "config.json: not a Llama config: .*hidden_size"),
+        ({"rope_scaling": 3}, "config.json: not a Llama config"),
     ],
 )
 def test_a_published_draft_that_does_not_fit(biased, tiny_verifier, tmp_path, config, expected):

@@ -17,8 +17,11 @@ DETAILS = {"decoder": CHAIN, "alpha_tau": 2.9, "other_tau": {"mean_new_over_step
 
 def settings(**values) -> dict:
     return Evaluate(
-        **{"bench": "mt_bench", "questions": 80, "dtype": "float16"} | values
-    ).model_dump()
+        **{
+            "bench": "mt_bench", "questions": 80, "dtype": "float16", "lossless_prompts": 80,
+            "system_prompt": "llama2",
+        } | values
+    ).model_dump()  # fmt: skip
 
 
 def test_the_numbers_are_whole_and_fit_each_other():
@@ -56,6 +59,8 @@ def test_a_row_of_the_paper_beside_the_measured_one():
         ({}, "a static tree of 25 tokens, here a chain of 4"),
         ({"questions": 8}, "8 of the 80 questions"),
         ({"bench": "gsm8k"}, "80 questions of its own choice, here 80 spread"),
+        ({"lossless_prompts": 12}, "α and the chain's τ come from 12 prompts of 48 tokens"),
+        ({"system_prompt": "none"}, "the system prompt is none, in the official evaluation llama2"),
         ({"dtype": "bfloat16"}, "bfloat16 in place of float16"),
         ({"draft_vocabulary": 8192}, "the 8,192 most frequent tokens"),
         ({"temperature": 1.0, "top_p": 0.9}, "top-p 0.9, top-k None"),

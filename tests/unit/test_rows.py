@@ -118,6 +118,17 @@ def test_a_row_without_end_is_given_up_before_it_fills_the_memory(tmp_path, monk
         read(path)
 
 
+def test_a_parquet_column_that_python_cannot_hold_matters_only_where_it_is_used(tmp_path):
+    far = pyarrow.array([2**30], pyarrow.date32())
+    said = pyarrow.array([[{"role": "user", "content": "Hi"}]])
+    path = tmp_path / "data.parquet"
+    parquet.write_table(pyarrow.table({"created": far, "messages": said}), path)
+    assert read(path) == [{"messages": [{"role": "user", "content": "Hi"}]}]
+    parquet.write_table(pyarrow.table({"id": far, "messages": said}), path)
+    with pytest.raises(InputError, match="not readable as Parquet"):
+        read(path)
+
+
 def test_what_is_no_file_is_named(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read(tmp_path / "absent.json")

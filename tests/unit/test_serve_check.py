@@ -46,6 +46,11 @@ def test_a_draft_that_the_engine_runs_otherwise_is_seen(change):
     assert not rows[0]["inside"]
 
 
+def test_an_engine_that_does_not_draft_is_an_error():
+    with pytest.raises(InputError, match="the engine drafted nothing in float32"):
+        acceptance_rows("float32", answers(STEPS), answers([[]]))
+
+
 def test_the_interval_is_the_published_one_and_never_empty():
     # Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20
     for successes, trials, low, high in (
