@@ -1,10 +1,11 @@
 """Replies of the embedded verifier from a real server: vLLM for CPUs, in its own environment."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -37,7 +38,7 @@ def vllm(python: str, log: Path):
             [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(VERIFIER),
              "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32",
              "--generation-config", "vllm", "--max-model-len", str(CONTEXT), "--enforce-eager"],
-            env=os.environ | quiet, stdout=output, stderr=subprocess.STDOUT,
+            env=os.environ | quiet, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
@@ -52,6 +53,8 @@ def vllm(python: str, log: Path):
     finally:
         server.terminate()
         server.wait(60)
+        with suppress(ProcessLookupError):  # a killed server's workers live on
+            os.killpg(server.pid, signal.SIGKILL)
 
 
 @pytest.mark.proof
