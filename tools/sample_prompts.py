@@ -79,7 +79,24 @@ def _explaining() -> list[dict]:
     what makes a spider web so strong; how whales talk to each other; why camels have humps; how
     seeds know when to sprout; what coral reefs are made of; how clouds form; why deserts are cold
     at night; what makes a hurricane spin; how rivers shape valleys; why fossils survive for so
-    long; how glaciers move
+    long; how glaciers move;
+    how a telescope makes distant things look near; why metal feels colder than wood; how a lock
+    opens with only one key; what makes thunder follow lightning; how a fish breathes under water;
+    why bread goes mouldy; how a zip holds two sides together; what friction does; how a letter
+    finds its way to another country; why some people are left-handed; how a thermos flask keeps tea
+    hot; what a tsunami is; how ants find their way home; why honey hardly ever spoils; how a lift
+    moves between floors; what gravity does to falling things; how a museum looks after old
+    paintings; why mountains have snow on top; how a song gets stuck in your head; what a recession
+    is; how a referee decides on offside; why popcorn was once a breakfast food; how a dictionary is
+    made; what a habit is and how it forms; how a bridge carries its own weight; why eggs turn solid
+    when they are boiled; how a ship floats although it is made of steel; what an echo is; how a
+    mirror shows the world the wrong way round; why winter days are short; how a newspaper is put
+    together; what a supply chain is; how a lens bends light; why bats hang upside down; how a
+    lighthouse lamp reaches so far; what a budget deficit is; how yeast and sugar make bubbles; why
+    glass is clear; how a hearing aid works; what a census is for; how a wind turbine turns air into
+    power; why cats land on their feet; how a map turns a round world flat; what makes a joke funny;
+    how a tunnel is dug under a river; why the sea is salty; how pearls grow in oysters; what a
+    symphony is
     """)
     follow_ups = [
         "Give one example of that in everyday life.",
@@ -148,7 +165,26 @@ def _writing() -> list[dict]:
     hiking boot; an obituary of a beloved village cat; a story in which nobody speaks; a description
     of the perfect breakfast; a motivational speech for a chess club; a letter to an author whose
     novel I enjoyed; a myth about why owls fly at night; a short text for a charity cake sale; a
-    story about a violin found in an attic
+    story about a violin found in an attic;
+    a poem about an empty swing; a letter to a pen friend in Norway; a story about a cook who loses
+    her sense of taste; an invitation to a housewarming party; a description of an old harbour at
+    dawn; a speech by a mayor who has grown a beard; a riddle about a shadow; an email to postpone a
+    meeting; a story about a snowstorm on a school trip; a label for a jar of honey; a poem about a
+    grandfather's watch; a news story about a cow on a motorway; a message to thank a babysitter; a
+    short play about a lost key; a product text for a reading lamp; a story about a street musician
+    and a banker; a letter of complaint about a hotel room; a poem about autumn leaves in a gutter;
+    an advert for a swimming school; a fairy tale about a girl who speaks with stones; a toast to a
+    retiring postman; a story told by a suitcase; a notice about a choir rehearsal; a description of
+    a carnival in the rain; a letter to a newspaper about street lamps; a poem about learning to
+    whistle; a story about two lighthouses in love; an email to a supplier about a missing crate; a
+    bedtime story about a sleepy train; a speech for a dog show; a limerick about a forgetful baker;
+    a review of a film about beavers; a story about a bridge nobody crosses; a card for a newborn
+    baby; a poem about the smell of a library; a job advert for a gardener; a legend about how a
+    lake got its name; a farewell note to an old car; a story about a painter who sees only blue; a
+    description of a grandmother's kitchen; a short sermon about patience; a dialogue between a cup
+    and a spoon; a story about the day the clocks stopped; a press release about a new tram line; a
+    poem in praise of potatoes; a letter from a gardener to the rain; a story about a kite that
+    escapes; a welcome text for a small museum
     """)
     follow_ups = [
         "Now make it half as long.",
@@ -267,6 +303,32 @@ def _code() -> list[dict]:
         "{}\n\nWhat is the result of running this, and why?",
         "A beginner wrote the lines below. Describe them and suggest one improvement.\n\n{}",
     ]
+    more = _phrase(
+        [
+            "Write a short program in Python that {}.",
+            "Show me Python code that {}, then explain it.",
+            "How would you write a Python function that {}?",
+            "Please give me a Python class or function that {}.",
+        ],
+        _items("""
+        removes all punctuation from a text; finds the largest number in a list of lists; prints a
+        multiplication table; converts a number to binary; checks whether two words are anagrams;
+        reads numbers from a file and adds them; shuffles a pack of cards; computes the greatest
+        common divisor of two numbers; keeps a shopping list; returns the middle item of a list;
+        turns a list of words into one sentence; counts the days between two dates; replaces every
+        second letter with a star; groups words by their first letter; makes a random password;
+        prints a calendar for one month; simulates the toss of a coin; finds all files that end in
+        .txt; turns a date into the name of its weekday; draws a chessboard with letters; measures
+        how long a function takes; stops after three wrong passwords; models a queue at a shop;
+        sorts a list without using sort; prints a list backwards; adds two matrices; turns a string
+        into Morse code; finds the most frequent letter; rounds all prices in a list to two
+        decimals; reads a JSON file and prints its keys; downloads a web page and counts its links;
+        checks whether a year is a leap year; computes compound interest; draws a histogram with
+        characters; reverses the digits of a number; checks whether a string is a number; encrypts a
+        text by shifting its letters; lists the prime factors of a number; keeps the score of a
+        tennis game; shows a menu and waits for a choice
+        """),
+    )
     follow_ups = [
         "Add comments to the code.",
         "How would you test that?",
@@ -281,7 +343,7 @@ def _code() -> list[dict]:
         "You are a senior developer who likes clear names and short functions.",
         "You help beginners. Avoid jargon.",
     ]
-    firsts = python + sql + shell + javascript + _phrase(questions, snippets)
+    firsts = python + sql + shell + javascript + _phrase(questions, snippets) + more
     return _conversations("code", firsts, follow_ups, systems)
 
 
@@ -367,6 +429,48 @@ def _arithmetic() -> list[dict]:
         children
         """),
     )
+    more = _items("""
+    A school orders 14 boxes of 24 pencils. How many pencils are that?;
+    A hiker climbs 350 m an hour. How high is she after 4 hours and a half?;
+    Paul is twice as old as Eva, and together they are 36. How old is Eva?;
+    A bottle holds 0.75 litres. How many bottles fill a 9-litre bucket?;
+    A coat of $120 is sold for $90. What is the discount in percent?;
+    A film starts at 19:25 and lasts 118 minutes. When does it end?;
+    A rectangle is three times as long as it is wide, and its perimeter is 48 cm. How wide is it?;
+    A grocer mixes 4 kg of nuts at $6 and 2 kg at $9. What does a kilo of the mixture cost?;
+    A lift carries 630 kg. How many people of 70 kg may ride in it?;
+    A boat needs 2 hours downstream for 24 km. How fast is that?;
+    There are 5 roads from A to B and 3 from B to C. How many ways lead from A to C?;
+    A book has 312 pages, and Lena has read three quarters of it. How many pages remain?;
+    A coin is tossed three times. What is the chance of three heads?;
+    A printer prints 18 pages a minute. How long does it take for 243 pages?;
+    A carpet costs $22 a square metre. What does one of 3 m by 4.5 m cost?;
+    An orchard has 16 rows of 25 trees, and 37 trees are sick. How many are healthy?;
+    A worker gets a rise of 3% on $2,100. What does he earn now?;
+    The temperature falls from 7 degrees to minus 5. By how many degrees has it fallen?;
+    A candle of 20 cm burns 2.5 cm an hour. When is it gone?;
+    Six painters need 8 days for a house. How long do four painters need?;
+    Kim buys 2.5 kg of flour at $1.60 a kilo and pays with $5. What is her change?;
+    A wheel has a diameter of 70 cm. How far does it roll in one turn?;
+    A choir has 45 members, 4 of every 9 are men. How many women sing in it?;
+    A train with 8 coaches has 64 seats in each, and 389 people are on it. How many seats are free?;
+    A number is multiplied by 4 and 9 is added, which gives 53. What is the number?;
+    A bag of 36 sweets is shared in the ratio 1 to 2 to 3. How many does each child get?;
+    A swimmer does 40 lengths of 25 m. How many kilometres are that?;
+    A shop sells 3 soaps for $4.50. What do 8 soaps cost?;
+    A car is worth $18,000 and loses 10% a year. What is it worth after 2 years?;
+    A circle has a radius of 5 cm. What is its area?;
+    A gardener plants 7 bulbs in each of 13 pots and has 9 left. How many did she have?;
+    A family drives 65 km in 50 minutes. How far do they get in an hour at that speed?;
+    The price of milk rises from $1.25 to $1.40. What is the increase in percent?;
+    A meeting of 14 people begins with everyone shaking hands. How many handshakes are there?;
+    A box is 30 cm long, 20 cm wide and 15 cm high. What is its volume in litres?;
+    Rosa works from 8:15 to 16:45 with a break of 45 minutes. How long does she work?;
+    A team won 12 of its 20 games. What share of them is that in percent?;
+    One tap fills a bath in 12 minutes, another in 6. How long do both need together?;
+    A farmer sells two thirds of 96 sheep. How many does he keep?;
+    What is the sum of the angles of a pentagon?
+    """)
     follow_ups = [
         "Explain each step again more slowly.",
         "How can I check that the answer is right?",
@@ -381,7 +485,8 @@ def _arithmetic() -> list[dict]:
         "You solve problems in numbered steps and end with 'Answer:'.",
         "You are a maths teacher who checks every result.",
     ]
-    return _conversations("arithmetic", _phrase(prefixes, problems) + skills, follow_ups, systems)
+    firsts = _phrase(prefixes, problems) + skills + _phrase(prefixes, more)
+    return _conversations("arithmetic", firsts, follow_ups, systems)
 
 
 def _extraction() -> list[dict]:
@@ -446,8 +551,39 @@ def _extraction() -> list[dict]:
     15 inches, two bottle pockets and a rain cover. It comes in moss green and navy. The zips carry
     a five-year guarantee. // List the features, one a line. // Which colours are there? // Make a
     small table of the measurements. // Will a 17-inch laptop fit? Quote the words that tell you. //
-    Convert the description to JSON.
-
+    Convert the description to JSON.;
+    The night train to Zagreb leaves from platform 4 at 21:50. Couchettes cost $38 and single cabins
+    $94. Breakfast is served from six. Bicycles must be booked two days ahead, and dogs travel at
+    half price. // What are the prices? // What must a cyclist do? // Give the facts as JSON. //
+    When can one eat, and when does the train leave? // Make a list of rules for travellers.;
+    Grandfather's garden had three beds. In the first grew leeks and carrots, in the second only
+    potatoes, and in the third his prize dahlias. In 1978 hail destroyed everything but one dahlia,
+    which he named Stubborn. // What grew in each bed? // What happened in 1978? // Make a small
+    table of beds and plants. // Why did the flower get its name? // Write three questions about the
+    text.;
+    To reset the alarm, press the blue key for five seconds until the lamp blinks. Enter the old
+    code 2580 and the new one twice. If the lamp turns red, wait a minute and begin again. Call 0700
+    555 for help. // Number the steps. // Which numbers occur, and what are they for? // What should
+    I do if the lamp is red? // Turn this into a short checklist. // Give key, code and phone number
+    as JSON.;
+    Team Falcon won the regatta on Lake Senn in 1 hour 12 minutes. Second was Team Otter, four
+    minutes behind. Team Heron broke its rudder and gave up. About 2,000 people watched from the
+    shore although it drizzled. // Who came second, and in what time? // List the teams and their
+    results. // Why did one team stop? // Write a headline and two key facts. // What was the
+    weather like?;
+    Dr Amina Yusuf runs the clinic in Port Ellis with two nurses, Grace and Tobias. It is open on
+    weekdays from eight to two. Last year it treated 3,150 patients, most of them for fevers and
+    broken bones. // Who works at the clinic? // When is it open? // Pull out all the numbers. //
+    What are most patients treated for? // Write the facts as a JSON object.;
+    The lecture on bats is moved from hall 3 to the botanical garden, because a pipe has burst. It
+    begins at 18:30 instead of 18:00. Tickets stay valid. Bring a torch and warm clothes. Children
+    under ten get in free. // What has changed, and why? // What should visitors bring? // Make a
+    list of times and places. // Who pays nothing? // Write this as a short text message.;
+    Recipe cards found in the attic show that Aunt Olga cooked for a circus from 1961 to 1969. Her
+    goulash fed 90 people and took 30 kg of onions. The strongman, she wrote, ate four bowls; the
+    acrobats none before the show. // How long did she work there? // List the people mentioned. //
+    How much of what went into the goulash? // Who ate nothing, and when? // Give the facts as a
+    bullet list.
     """)
     layouts = ["{0}\n\n{1}", "{1}\n\n{0}", "Read this:\n{1}\n\n{0}"]
     firsts = []
@@ -535,7 +671,32 @@ def _roleplay() -> list[dict]:
     caravan leader in the desert // How do you find water?; a polite vampire // Invite me to
     dinner.; a tailor to the emperor // Show me the new coat.; a snail in a race // How is it
     going?; a customer with a broken toaster // Explain the problem to the shop.; a night watchman
-    at a zoo // What do you hear?; the captain of a spaceship // Record your log for today.
+    at a zoo // What do you hear?; the captain of a spaceship // Record your log for today.;
+    a lost sock // Where have you been all week?; a coffee machine in an office // What do you
+    overhear?; a lion in retirement // Give advice to a young lion.; a mayor of a tiny town // Open
+    the new bridge.; a cloud // Where will you rain today?; a stone-age painter // Explain the
+    picture on your wall.; a shy giant // Introduce yourself to the village.; a ticket inspector //
+    I cannot find my ticket.; a violin // Describe the concert last night.; a tea merchant in 1750
+    // Praise your newest leaves.; a computer from 1985 // What do you think of phones?; a swimming
+    teacher // I am afraid of deep water.; a crow // What shiny thing did you find?; an honest
+    salesman // Sell me this old car.; a mermaid // Describe your garden.; a referee // Explain why
+    you gave a red card.; a candle // Tell me about the power cut.; the first person on Mars // Call
+    home.; a bakery at five in the morning // What is going on inside you?; a poet at a bus stop //
+    Describe what you see.; a locksmith // I am locked out of my flat.; a wolf who eats only
+    vegetables // Invite the sheep to lunch.; a nurse on a night shift // How was your night?; a
+    postman in the Alps // What do you carry today?; a chess piece // What is it like to be a pawn?;
+    a bored princess // Complain about the castle.; a tour bus guide in Istanbul // What is on our
+    left?; a bridge // Who crosses you at night?; an archaeologist // What did you dig up this
+    week?; a zoo keeper // Introduce me to the giraffes.; a jellyfish // What do you think about all
+    day?; a dentist who tells jokes // Look at my tooth.; a sleepy bear // Why should I not wake
+    you?; a street lamp // What do you see at midnight?; a cartographer // Draw me a map with
+    words.; a retired astronaut // What do you miss most?; a shepherd // Count your sheep for me.; a
+    young inventor // Show me your flying umbrella.; an umbrella in a lost-property office //
+    Describe your owner.; a stern head teacher // I am late again.; a harbour pilot // Bring my ship
+    in safely.; a magician's rabbit // Reveal one trick.; a volcano // Are you awake?; a wedding
+    planner // The cake has fallen.; a snow plough // Tell me about the big blizzard.; a fisherman
+    // What did you catch?; a ballet dancer // How do you prepare?; an owl who cannot sleep at day
+    // What is wrong?
     """)
     follow_ups = [
         "What was the hardest day you remember?",
@@ -604,7 +765,31 @@ def _rewriting_and_summarising() -> list[dict]:
     who have not visited for years. The hardest part, librarians say, is storage.;
     The company moved to a four-day week last year. Staff kept their full pay but agreed to shorter
     meetings and fewer breaks. Sick days fell by a third and sales stayed the same. Some customers
-    complained that nobody answered on Fridays, so teams now take turns.
+    complained that nobody answered on Fridays, so teams now take turns.;
+    The old ferry across the Tarn still runs by hand. Two men pull a rope, and the flat boat
+    follows. It carries three cars at a time and stops when the water is high. A bridge has been
+    promised since 1954, but few of the villagers really want one.;
+    Most people who give up a new hobby do so in the second month. The first joy is gone and real
+    skill is still far away. Teachers say that a fixed hour each week helps more than talent, and
+    that playing with others helps most of all.;
+    Seven years ago the river Wend was so dirty that children were not allowed near it. Then a paper
+    mill closed and the town built a new sewage plant. Last summer the first otters were seen, and
+    this spring the swimming club opened its wooden pier again.;
+    My uncle repairs umbrellas. People laugh when they hear it, for a new one costs less than his
+    work. But some bring the umbrella of a mother or a friend, and he never asks why. He says that
+    he mends memories, and that springs are the hardest part.;
+    Street food is older than restaurants. In ancient Rome most flats had no kitchen, so people
+    bought bread, chickpeas and fish sauce at the corner. In many cities it is still the cheapest
+    warm meal, and cooks guard the recipes of their stalls like family silver.;
+    The school has tried something new: lessons begin at nine. Teachers feared that parents would
+    complain. Instead, fewer pupils came late, the first lesson became quieter, and marks in
+    mathematics rose a little. Only the bus company had to change its timetable twice.;
+    Deserts look empty, yet much goes on at night. Foxes with large ears listen for beetles, geckos
+    leave the cracks of rocks, and flowers open for moths. By morning the wind has wiped out most of
+    their tracks, and the sand looks untouched again.;
+    When the factory whistle fell silent for good, the town lost its clock. People had set their
+    watches by it, cooked by it and met by it. After a year of being late, they collected money, and
+    now the church bell rings at six as well.
     """)
     tasks = [
         "Summarise this text in two sentences.",
@@ -678,7 +863,21 @@ def _planning_and_advice() -> list[dict]:
     tour; volunteer after work; make mornings less rushed; welcome a rescued cat; decorate a room
     for little money; learn the names of birds; take better photographs; clean up a beach with the
     neighbours; concentrate while working at home; start to meditate; say no without being rude; set
-    up a school newspaper; celebrate a holiday far from home
+    up a school newspaper; celebrate a holiday far from home;
+    plan a quiet weekend alone; learn to dance before a wedding; keep a classroom tidy; choose a
+    tent; prepare for a driving test; write a good complaint; store apples over the winter; look
+    after a sick hamster; plan a treasure hunt for children; learn to whistle; eat less sugar; find
+    a part-time job as a student; prepare a speech for a funeral; mend a torn jacket; start a
+    compost heap; choose a school for my daughter; make a long bus journey pleasant; save water in
+    the garden; host a games evening; stop putting things off; learn to ski at forty; plan a small
+    wedding; get rid of ants in the kitchen; share a car with two colleagues; make a speech shorter;
+    learn the piano without a teacher; prepare a garden for bees; help a friend who has lost his
+    job; keep fit on a business trip; buy a used piano; set up a family calendar; teach a parrot to
+    talk; plan a day without electricity; write a letter to a politician; sleep well in summer heat;
+    remember what I read; organise a street football match; bake a cake without eggs; choose paint
+    for a dark hallway; care for leather shoes; keep milk fresh on a boat; welcome a new neighbour;
+    plan a museum visit with toddlers; write thank you cards quickly; learn to juggle; prepare for
+    the first day in a new job; keep secrets from a curious sister; make a film with a phone
     """)
     follow_ups = [
         "Which of those would you start with, and why?",
@@ -759,6 +958,27 @@ def _comparison_and_opinion() -> list[dict]:
         traditions matter
         """),
     )
+    more = _phrase(
+        [
+            "Compare {} with {} in a few sentences.",
+            "Which would you recommend, {} or {}, and to whom?",
+            "What do {} and {} have in common?",
+            "Describe one strength and one weakness of {} and of {}.",
+        ],
+        _items("""
+        apples // pears; snow // rain; trams // buses; a diary // a blog; judo // boxing; gardens //
+        balconies; jazz // classical music; lakes // rivers; ovens // microwaves; a tent // a
+        caravan; crosswords // sudoku; oil // vinegar; fame // wealth; parrots // canaries; silver
+        // gold; a tailor // a clothes shop; fiction // biographies; honesty // kindness; stairs //
+        lifts; candles // electric lamps; a farm // a zoo; sailing // rowing; radio plays //
+        audiobooks; carpets // wooden floors; a small car // a motorbike; theatre // cinema; wells
+        // pipelines; ferries // bridges; a recipe // an experiment; exams // projects; pocket maps
+        // phone maps; twins // siblings; mustard // ketchup; a town hall // a palace; patience //
+        courage; winter sports // water sports; hens // ducks; a promise // a contract; bricks //
+        stone; a parade // a festival; soup // salad; young teachers // old teachers; walking boots
+        // trainers; castles // cathedrals
+        """),
+    )
     follow_ups = [
         "Which single point matters most?",
         "Sum up your answer in one sentence.",
@@ -773,7 +993,7 @@ def _comparison_and_opinion() -> list[dict]:
         "You are a debate coach. Be clear and brief.",
         "You give balanced answers in no more than two paragraphs.",
     ]
-    firsts = differences + choices + stances
+    firsts = differences + choices + stances + more
     return _conversations("comparison_and_opinion", firsts, follow_ups, systems)
 
 
@@ -812,7 +1032,24 @@ def _knowledge_questions() -> list[dict]:
     is the Northern Lights display?; How did the days of the week get their names?; What is a solar
     eclipse?; Tell me four facts about octopuses.; What is the Nobel Prize?; Who was Beethoven?;
     What is the role of the Parliament in Britain?; Which spices come from India?; What was the
-    Library of Alexandria?
+    Library of Alexandria?;
+    What is the tallest animal, and what does it eat?; Who was Joan of Arc?; How many continents are
+    there, and what are they called?; What is a leap of faith?; Which river flows through London?;
+    Who composed the Four Seasons?; What is a noun?; Name five trees that lose their leaves in
+    winter.; What did Isaac Newton discover?; Where do kangaroos live?; What is the Suez Canal, and
+    why was it dug?; Which country is shaped like a boot?; Who were the Vikings?; What is calcium
+    good for?; Tell me three facts about honeybees.; What is a sonnet?; When was the first
+    photograph taken?; Which fruits grow on palm trees?; What is the difference between a star and a
+    planet?; Who was Mahatma Gandhi?; What is the smallest country in the world?; How do plants
+    drink?; What were the Crusades?; Name three famous rivers and the seas they flow into.; What is
+    a mammal?; Who invented the light bulb?; What is ballet?; Which languages come from Latin?; What
+    is an island nation? Give two examples.; How many strings has a violin?; What did the ancient
+    Egyptians write on?; Who was Frida Kahlo?; What is the equator?; Which animals sleep through the
+    winter?; What is a democracy?; Tell me about the history of paper.; What is a comet?; Who was
+    Socrates?; What does a vet do?; Which country gave the Statue of Liberty to the United States?;
+    What is the pancreas for?; Name four kinds of bridges.; How is cheese made?; What is a proverb?
+    Give an example.; Who was Amelia Earhart?; What is the Sahara?; When did people first travel by
+    train?; What is the Red Cross?
     """)
     follow_ups = [
         "Tell me one more surprising fact about this.",
