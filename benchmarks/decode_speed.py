@@ -27,11 +27,9 @@ from eagle.bench import read_bench
 from eagle.checkpoint import load_draft
 from eagle.cost import peak_memory_mb
 from eagle.decoding import Generation, speculate, vanilla
-from eagle.evaluation import FORECAST_TOKENS, held_out_prompts
 from eagle.files import read_json, write_json
-from eagle.forecast import forecast
+from eagle.forecast import forecast_on
 from eagle.loss import part_of_vocabulary
-from eagle.lossless import reference_texts
 from eagle.metrics import (
     acceptance_length,
     bootstrap_interval,
@@ -44,7 +42,7 @@ from eagle.paper import PAPER
 from eagle.provenance import provenance
 from eagle.template import encode_prompt, own_template
 from eagle.tokens import TokenSet
-from eagle.tree import NAMED, Growth, Tree
+from eagle.tree import Growth, Tree
 from eagle.verifier import Verifier, load_tokenizer
 
 VERIFIER = Path("resources/verifier")
@@ -85,10 +83,8 @@ def main() -> None:
     vocabulary = vocabulary._replace(head=packed(vocabulary.head))
     tokens = chosen.tokens
     prompts = read_prompts(chosen.questions)
-    held_out = held_out_prompts(TokenSet.load(Path("resources/tokens/validation.safetensors")))
-    texts = reference_texts(fast, held_out, FORECAST_TOKENS)
-    named = {name: Tree.named(name) for name in NAMED}
-    best = forecast(fast, draft, vocabulary, held_out, texts, named)[0]
+    held_out = TokenSet.load(Path("resources/tokens/validation.safetensors"))
+    best = forecast_on(held_out, fast, draft, vocabulary, chains=False)[0]
     shapes = SHAPES | {AUTO: best.shape}
     for shape in shapes.values():  # before the plain weights come
         speculate(fast, draft, max(prompts, key=len), tokens, shape, vocabulary)

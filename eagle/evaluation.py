@@ -17,7 +17,7 @@ from eagle.decoding import Choice, Generation, chain, speculate, vanilla
 from eagle.draft import Draft, attend_within_documents, check_fit
 from eagle.errors import InputError
 from eagle.features import compute
-from eagle.forecast import Forecast, forecast
+from eagle.forecast import Forecast, forecast_on
 from eagle.loss import Vocabulary, part_of_vocabulary, whole_vocabulary
 from eagle.lossless import (
     TIE,
@@ -41,13 +41,11 @@ from eagle.packing import pack, packed
 from eagle.template import encode_prompt
 from eagle.tokens import TokenSet
 from eagle.tracking import Progress
-from eagle.tree import NAMED, Growth, Tree
+from eagle.tree import Growth, Tree
 from eagle.verifier import Verifier
 
 RATE_POSITIONS = 5
 """Acceptance rates are those of a chain of five, as in the paper: alpha_0 … alpha_4."""
-FORECAST_PROMPTS, FORECAST_TOKENS = 16, 48
-"""Held-out prompts, and the tokens of their replies, on which a decoder is chosen."""
 
 
 @dataclass
@@ -112,7 +110,8 @@ def evaluate(
     with Progress("evaluate", total, "prompts", progress_seconds) as progress:
         forecasts = []
         if given is None:
-            forecasts = _forecasts(settings, verifier, fast_draft, vocabulary, held_out)
+            chains = settings.decoder == "chain"
+            forecasts = forecast_on(held_out, verifier, fast_draft, vocabulary, chains)
             progress.advance(note="choice of a decoder")
         shape = forecasts[0].shape if given is None else given
         prompts, plain, fast = _race(
@@ -244,33 +243,6 @@ def describe(settings: Evaluate, shape: Tree | Growth) -> dict:
         "depth": shape.depth,
         "paths": [list(path) for path in shape.paths],
     }
-
-
-def _forecasts(
-    settings: Evaluate,
-    verifier: Verifier,
-    draft: Draft,
-    vocabulary: Vocabulary,
-    held_out: TokenSet,
-) -> list[Forecast]:
-    """Of the shapes that the decoder can take, the fastest first; of the others, for comparison,
-    behind them."""
-    prompts = held_out_prompts(held_out)
-    texts = reference_texts(verifier, prompts, FORECAST_TOKENS)
-    named = {name: Tree.named(name) for name in NAMED}
-    forecasts = forecast(verifier, draft, vocabulary, prompts, texts, named)
-    wanted = settings.decoder == "chain"
-    return sorted(forecasts, key=lambda forecast: forecast.shape.is_chain != wanted)
-
-
-def held_out_prompts(held_out: TokenSet) -> list[list[int]]:
-    """The beginnings of conversations, each up to its first reply, the shortest ones."""
-    prompts = []
-    for document in range(len(held_out)):
-        span = held_out.span(document)
-        start = int(held_out.loss_mask[span].int().argmax())
-        prompts.append(held_out.token_ids[span][:start].tolist())
-    return sorted((prompt for prompt in prompts if prompt), key=len)[:FORECAST_PROMPTS]
 
 
 def _forecast_row(forecast: Forecast) -> dict:

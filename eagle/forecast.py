@@ -20,17 +20,24 @@ from eagle.decoding import speculate, vanilla
 from eagle.draft import Draft
 from eagle.errors import InputError
 from eagle.loss import Vocabulary
+from eagle.lossless import reference_texts
 from eagle.packing import product
 from eagle.rollout import rollout
-from eagle.tree import Ranks, Tree
+from eagle.tokens import TokenSet
+from eagle.tree import NAMED, Ranks, Tree
 from eagle.verifier import Verifier
 
+PROMPTS, TEXT_TOKENS = 24, 40
+"""Held-out prompts, and the tokens of the replies to them."""
 DEPTH, WIDTH = 5, 10
 """Levels and ranks that are looked at: the deepest chain, the last of a row's candidates."""
 MOST_ROWS = 26
 """Of a grown tree: as many as the paper's, which a verifier on a CPU already feels."""
-ROUNDS, TOKENS = 3, 8
-"""How often each shape is timed, and the tokens it decodes each time."""
+SCREENING_ROUNDS, FINAL_ROUNDS, FINALISTS = 2, 4, 3
+"""How often every shape is timed, and the most promising ones anew: the fastest of many timed
+shapes is one that was timed too fast, until it is timed again."""
+ROUND_TOKENS = 12
+"""That a shape decodes in a round."""
 
 
 class Forecast(NamedTuple):
@@ -48,6 +55,27 @@ class Forecast(NamedTuple):
         return self.tau / self.step_cost
 
 
+def forecast_on(
+    held_out: TokenSet, verifier: Verifier, draft: Draft, vocabulary: Vocabulary, chains: bool
+) -> list[Forecast]:
+    """`forecast` from the verifier's greedy replies to the beginnings of held-out conversations,
+    the trees that have a name among its shapes."""
+    prompts = held_out_prompts(held_out)
+    texts = reference_texts(verifier, prompts, TEXT_TOKENS)
+    named = {name: Tree.named(name) for name in NAMED}
+    return forecast(verifier, draft, vocabulary, prompts, texts, named, chains)
+
+
+def held_out_prompts(held_out: TokenSet) -> list[list[int]]:
+    """The beginnings of conversations, each up to its first reply, the shortest ones."""
+    prompts = []
+    for document in range(len(held_out)):
+        span = held_out.span(document)
+        start = int(held_out.loss_mask[span].int().argmax())
+        prompts.append(held_out.token_ids[span][:start].tolist())
+    return sorted((prompt for prompt in prompts if prompt), key=len)[:PROMPTS]
+
+
 def forecast(
     verifier: Verifier,
     draft: Draft,
@@ -55,11 +83,17 @@ def forecast(
     prompts: list[list[int]],
     texts: list[list[int]],
     named: dict[str, Tree],
+    chains: bool,
 ) -> list[Forecast]:
-    """Chains of one to five, trees grown for these texts, and the named ones, the fastest first.
+    """Chains of one to five, trees grown for these texts, and the named ones.
 
     Args:
         texts: the verifier's greedy continuations of the prompts.
+        chains: whether a chain is to be chosen, or a tree.
+
+    Returns:
+        The fastest of the kind to be chosen, then the other FINALISTS, then all that were timed
+        in the screening alone, those of the other kind last.
 
     Raises:
         InputError: all texts are too short to say anything.
@@ -74,22 +108,33 @@ def forecast(
             "or fewer, nothing to choose a decoder by; give evaluate.draft_length or "
             "evaluate.static_tree in place of auto"
         )
-    prompt = min(prompts, key=len)
+    prompt = sorted(prompts, key=len)[len(prompts) // 2]
+
+    def timed(shapes: list[Tree], rounds: int) -> list[tuple[float, float]]:
+        return step_costs(verifier, draft, vocabulary, prompt, shapes, rounds)
+
+    def forecasts(shapes: dict[str, Tree], costs: list[tuple[float, float]]) -> list[Forecast]:
+        rows = [
+            Forecast(name, shape, tau_on(ranks, shape), sum(cost))
+            for (name, shape), cost in zip(shapes.items(), costs, strict=True)
+        ]
+        return sorted(rows, key=lambda row: row.speedup, reverse=True)
+
     known = {f"chain of {k}": Tree.chain(k) for k in range(1, DEPTH + 1)} | named
     broad = Tree.from_paths([(rank,) for rank in range(min(WIDTH, len(vocabulary.head)))])
-    alone, times = step_times(verifier, draft, vocabulary, prompt, [*known.values(), broad])
+    costs = timed([*known.values(), broad], SCREENING_ROUNDS)
     grown = {}
     for depth in range(1, DEPTH + 1):
-        tree = _fastest_grown(ranks, depth, [*known.values(), broad], times)
+        tree = _fastest_grown(ranks, depth, [*known.values(), broad], costs)
         if tree is not None:
             grown[f"tree of {len(tree) - 1}, {depth} deep"] = tree
-    forecasts = []
-    for shapes in (known, grown):
-        if shapes is grown:  # so far their steps' time was guessed from other shapes'
-            alone, times = step_times(verifier, draft, vocabulary, prompt, list(grown.values()))
-        for (name, tree), seconds in zip(shapes.items(), times, strict=False):
-            forecasts.append(Forecast(name, tree, tau_on(ranks, tree), sum(seconds) / alone))
-    return sorted(forecasts, key=lambda forecast: forecast.speedup, reverse=True)
+    costs = costs[:-1] + timed(list(grown.values()), SCREENING_ROUNDS)
+    screened = forecasts(known | grown, costs)
+    of_the_kind = [row for row in screened if row.shape.is_chain == chains]
+    others = [row for row in screened if row.shape.is_chain != chains]
+    finalists = {row.name: row.shape for row in of_the_kind[:FINALISTS]}
+    final = forecasts(finalists, timed(list(finalists.values()), FINAL_ROUNDS))
+    return final + of_the_kind[FINALISTS:] + others
 
 
 @torch.inference_mode()
@@ -152,43 +197,41 @@ def grown_trees(ranks: list[list[Ranks]], depth: int) -> Iterator[Tree]:
         yield Tree.from_paths(paths)
 
 
-def step_times(
+def step_costs(
     verifier: Verifier,
     draft: Draft,
     vocabulary: Vocabulary,
     prompt: list[int],
     shapes: Sequence[Tree],
-) -> tuple[float, list[tuple[float, float]]]:
-    """Seconds of a vanilla step, and of each shape's: drafting, and all the rest.
+    rounds: int,
+) -> list[tuple[float, float]]:
+    """What a step of each shape takes, in vanilla steps: drafting, and all the rest.
 
-    Medians over rounds in which all take turns, so that what slows the machine slows them alike.
+    Medians over rounds in which all take turns, each against the vanilla decoding of its round, so
+    that what slows the machine slows them alike.
     """
     endless = Verifier(verifier.model, stop_token_ids=[])
-    alone: list[float] = []
-    times: list[list[tuple[float, float]]] = [[] for _ in shapes]
-    for _ in range(ROUNDS):
-        plain = vanilla(endless, prompt, TOKENS)
-        alone.append(plain.decode_seconds / plain.verifier_steps)
-        for tree, rounds in zip(shapes, times, strict=True):
-            fast = speculate(endless, draft, prompt, TOKENS, tree, vocabulary)
-            rounds.append(
-                (
-                    fast.draft_seconds / fast.verifier_steps,
-                    (fast.decode_seconds - fast.draft_seconds) / fast.verifier_steps,
-                )
-            )
-    medians = [tuple(median(column) for column in zip(*rounds, strict=True)) for rounds in times]
-    return median(alone), medians
+    costs: list[list[tuple[float, float]]] = [[] for _ in shapes]
+    for _ in range(rounds):
+        plain = vanilla(endless, prompt, ROUND_TOKENS)
+        step = plain.decode_seconds / plain.verifier_steps
+        for tree, row in zip(shapes, costs, strict=True):
+            fast = speculate(endless, draft, prompt, ROUND_TOKENS, tree, vocabulary)
+            rest = fast.decode_seconds - fast.draft_seconds
+            steps = fast.verifier_steps
+            row.append((fast.draft_seconds / steps / step, rest / steps / step))
+    columns = (zip(*row, strict=True) for row in costs)
+    return [(median(drafting), median(rest)) for drafting, rest in columns]
 
 
 def _fastest_grown(
-    ranks: list[list[Ranks]], depth: int, shapes: list[Tree], times: list[tuple[float, float]]
+    ranks: list[list[Ranks]], depth: int, shapes: list[Tree], costs: list[tuple[float, float]]
 ) -> Tree | None:
-    """The tree of this depth that promises most, its steps' time read between timed shapes'."""
+    """The tree of this depth that promises most, its step's cost read between timed shapes'."""
     drafting = min(
-        seconds for shape, (seconds, _) in zip(shapes, times, strict=True) if shape.depth == depth
+        cost for shape, (cost, _) in zip(shapes, costs, strict=True) if shape.depth == depth
     )
-    rows = sorted((len(shape), rest) for shape, (_, rest) in zip(shapes, times, strict=True))
+    rows = sorted((len(shape), rest) for shape, (_, rest) in zip(shapes, costs, strict=True))
 
     def promise(tree: Tree) -> float:
         return tau_on(ranks, tree) / (

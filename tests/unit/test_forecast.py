@@ -4,7 +4,17 @@ import pytest
 import torch
 
 from eagle.decoding import speculate, vanilla
-from eagle.forecast import DEPTH, accepted_on, forecast, grown_trees, tau_on, text_ranks
+from eagle.forecast import (
+    DEPTH,
+    FINAL_ROUNDS,
+    FINALISTS,
+    SCREENING_ROUNDS,
+    accepted_on,
+    forecast,
+    grown_trees,
+    tau_on,
+    text_ranks,
+)
 from eagle.loss import part_of_vocabulary, whole_vocabulary
 from eagle.tree import Tree
 
@@ -53,15 +63,39 @@ def test_tau_on_ranks_written_out_by_hand():
     assert tau_on(ranks, Tree.from_paths([[0], [0, 0], [0, 1]])) == 1 + (2 + 2 + 0) / 3
 
 
-def test_forecasts_cover_chains_named_and_grown_trees(verifier, echo):
+@pytest.mark.parametrize("chains", [False, True])
+def test_forecasts_cover_chains_named_and_grown_trees(verifier, echo, chains):
     texts = [vanilla(verifier, prompt, 24).token_ids for prompt in prompts(4)]
     named = {"narrow": Tree.from_paths([[0], [1]])}
-    forecasts = forecast(verifier, echo, whole_vocabulary(verifier.head), prompts(4), texts, named)
-    names = [forecast.name for forecast in forecasts]
+    vocabulary = whole_vocabulary(verifier.head)
+    rows = forecast(verifier, echo, vocabulary, prompts(4), texts, named, chains)
+    names = [row.name for row in rows]
     assert {"narrow", *(f"chain of {k}" for k in range(1, 6))} <= set(names)
     assert any(name.startswith("tree of") for name in names)
-    speedups = [forecast.tau / forecast.step_cost for forecast in forecasts]
-    assert speedups == sorted(speedups, reverse=True)
-    taus = {forecast.name: forecast.tau for forecast in forecasts}
+    assert len(set(names)) == len(names)
+    of_the_kind = [row for row in rows if row.shape.is_chain == chains]
+    others = rows[len(of_the_kind) :]
+    assert rows == of_the_kind + others
+    for group in (of_the_kind[:FINALISTS], of_the_kind[FINALISTS:], others):
+        speedups = [row.speedup for row in group]
+        assert speedups == sorted(speedups, reverse=True)
+    taus = {row.name: row.tau for row in rows}
     assert taus["chain of 1"] <= taus["narrow"]
     assert taus["chain of 1"] <= taus["chain of 2"] <= taus["chain of 5"]
+
+
+def test_the_chosen_shapes_cost_is_that_of_the_second_timing(verifier, echo, monkeypatch):
+    """In the screening a shape is timed too fast; it is chosen for it only if it stays fast."""
+    lucky, rounds_of = Tree.chain(4), []
+
+    def costs(_verifier, _draft, _vocabulary, _prompt, shapes, rounds):
+        rounds_of.append(rounds)
+        screening = rounds == SCREENING_ROUNDS
+        return [(0.1, 0.2 if screening and shape == lucky else 1.0) for shape in shapes]
+
+    monkeypatch.setattr("eagle.forecast.step_costs", costs)
+    texts = [vanilla(verifier, prompt, 24).token_ids for prompt in prompts(4)]
+    vocabulary = whole_vocabulary(verifier.head)
+    best = forecast(verifier, echo, vocabulary, prompts(4), texts, {}, True)[0]
+    assert best.step_cost == 1.1
+    assert rounds_of == [SCREENING_ROUNDS, SCREENING_ROUNDS, FINAL_ROUNDS]
