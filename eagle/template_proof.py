@@ -95,7 +95,10 @@ def choose_template(
             unmarked = GENERATION_TAG.sub(
                 lambda tag: f"{tag[1]}{'endif' if tag[2] else 'if true'}{tag[3]}", own
             )
-            chosen = _newly_marked(tokenizer, unmarked, stop_token_ids)
+            try:
+                chosen = _newly_marked(tokenizer, unmarked, stop_token_ids)
+            except InputError as reason:
+                raise InputError(f"{fault}; and with its markers taken out, {reason}") from None
             chosen = replace(chosen, origin=f"{chosen.origin} (its own fail: {fault})")
     else:
         chosen = _newly_marked(tokenizer, own, stop_token_ids)

@@ -312,7 +312,7 @@ class Trainer:
         print(
             f"train: {len(self.train.tokens)} documents, "
             f"{self.global_batch} in an update, {self.end} updates, "
-            f"attention {self.command.attn} as --attn says ({BACKENDS[self.command.attn]}), "
+            f"attention {self.command.attn} as chosen ({BACKENDS[self.command.attn]}), "
             f"draft in {self.compute_dtype}"
             + (" and compiled" if self.command.compile else "")
             + (f", {share:.0%} of the schedule used" if share < 1 else "")

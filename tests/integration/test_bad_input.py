@@ -4,11 +4,15 @@ import json
 import re
 
 import pytest
+import torch
 
+from eagle.decoding import vanilla
+from eagle.template import encode_prompt
+from eagle.verifier import Verifier, load_tokenizer
 from tests.conftest import ROOT
 from tests.integration.conftest import Project, executed
 from tests.integration.test_commands import page_flags, torchrun
-from tests.tiny import make_conversations, make_verifier, write_json_lines
+from tests.tiny import MARKED, WORDS, make_conversations, make_verifier, write_json_lines
 
 
 def only_message(output: str) -> str:
@@ -81,6 +85,26 @@ def test_parameters_that_cannot_be_used(project: Project, section, values, stage
     assert expected in only_message(output)
     for folder in ("resources", "results", "models"):
         assert not list((project.folder / folder).glob(".*.partial"))
+
+
+def test_a_verifier_that_ends_every_reply_at_once(project: Project):
+    folder = project.folder / "resources/verifier"
+    verifier = Verifier.load(folder, torch.float32, torch.device("cpu"))
+    tokenizer = load_tokenizer(folder)
+    questions = [{"question_id": i, "category": "c", "turns": [WORDS[i]]} for i in (1, 2)]
+    write_json_lines(project.folder / "resources/bench/tiny.jsonl", questions)
+    firsts = [
+        vanilla(verifier, encode_prompt(tokenizer, MARKED, [
+            {"role": "user", "content": question["turns"][0]}]), 1).token_ids[0]
+        for question in questions
+    ]  # fmt: skip
+    settings = folder / "generation_config.json"
+    content = json.loads(settings.read_text()) | {"eos_token_id": firsts}
+    settings.unlink()  # DVC's outputs cannot be written to
+    settings.write_text(json.dumps(content))
+    output = project("python", "-m", "scripts.evaluate", code=1)
+    expected = "tiny.jsonl: the verifier ended every reply to the first 2 prompts with its first "
+    assert expected in only_message(output)
 
 
 def test_a_failing_worker_shows_its_own_message_and_leaves_the_draft_alone(project: Project):

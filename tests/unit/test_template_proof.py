@@ -357,6 +357,17 @@ def test_markers_of_the_verifiers_that_do_not_stand_the_proof_are_put_in_anew(da
     )
 
 
+def test_wrong_markers_where_none_can_be_put_in_are_refused_with_both_reasons():
+    own = (
+        "{% for m in messages %}[{{ m.role }}]\n{% if m.role == 'assistant' %}{% generation %}"
+        "{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]\n{% endif %}"
+    )
+    tokenizer = make_tokenizer(own)
+    with pytest.raises(InputError, match="(?s)probe 'plain'.*taken out, .*none of the tokens that"):
+        choose_template(None, tokenizer, [tokenizer.eos_token_id])
+
+
 def test_what_is_tokenised_otherwise_is_refused(monkeypatch):
     def without_its_first_token(*arguments):
         ((token_ids, mask),) = encode_many(*arguments)
