@@ -8,6 +8,7 @@ The finished drafts stand in CPDIR/<run>/best and CPDIR/<run>/last; <run> is a h
 that decides the result, so the same command started again goes on where it was stopped.
 """
 
+import gc
 import hashlib
 import os
 import shutil
@@ -305,6 +306,9 @@ def _sha256(text: str) -> str:
 
 
 if __name__ == "__main__":
+    # what was imported stays: the collector need not look at it again, not even at the end, where
+    # that would take a second
+    gc.freeze()
     with one_clear_message():
         folder = train(parse_command(TrainCommand, sys.argv[1:], "eagle/train.py"))
         sys.exit(0 if folder else 128 + signal.SIGTERM)

@@ -45,13 +45,11 @@ def run_command(
     words = [str(word) for word in command]
     clean = {name: value for name, value in os.environ.items() if "CLEARML" not in name}
     path = f"{Path(sys.executable).parent}:{clean['PATH']}"
+    if not environment:
+        path = f"{warm.server().folder}:{path}"
     clean |= {"PATH": path, "HOME": str(home), "EAGLE_CACHE": str(home / "cache")}
-    if words[0] == "python" and not environment:
-        finished = warm.python(words[1:], cwd, clean)
-    else:
-        finished = subprocess.run(
-            words, cwd=cwd, env=clean | environment, capture_output=True, text=True,
-            timeout=warm.SECONDS,
-        )  # fmt: skip
+    finished = subprocess.run(
+        words, cwd=cwd, env=clean | environment, capture_output=True, text=True, timeout=240
+    )
     assert (finished.returncode == 0) == (code == 0), finished.stdout + finished.stderr
     return finished

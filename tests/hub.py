@@ -78,7 +78,7 @@ class Hub(BaseHTTPRequestHandler):
 def serve(folder: Path, handler: type[Hub] = Hub) -> Iterator[str]:
     """The address of a hub whose repositories hold the files of `folder`."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (handler,), {"folder": folder}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:

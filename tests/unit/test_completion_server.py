@@ -95,7 +95,7 @@ def serving(backend, monkeypatch):
         }  # fmt: skip
         handler = type("Served", (Handler,), attributes)
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         handler.url = f"http://127.0.0.1:{server.server_port}/v1"
         try:
             yield handler

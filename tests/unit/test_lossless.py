@@ -1,7 +1,5 @@
 """Word for word what the verifier alone says; and what counts as a difference."""
 
-from itertools import cycle
-
 import pytest
 import torch
 
@@ -17,7 +15,7 @@ DECODERS = {
     "vanilla": None,
     "chain": Tree.chain(6),
     "static tree": Tree.named("mc_sim_7b_63"),
-    "dynamic tree": Growth(tokens=12, depth=5, top_k=3),
+    "dynamic tree": Growth(tokens=10, depth=3, top_k=3),
 }
 
 
@@ -61,14 +59,6 @@ def accepted_of(tiniest, prompt, reference, shape) -> int:
     return sum(generation.accepted)
 
 
-def test_decoders_in_turn_write_transformers_texts_in_float64(tiniest, references):
-    """Every text once, the decoders taking turns; the long form writes all with each of them."""
-    shapes = cycle(DECODERS.values())
-    accepted = [accepted_of(tiniest, *text, next(shapes)) for text in zip(*references, strict=True)]
-    assert sum(accepted) > PROMPTS * TOKENS / 3
-
-
-@pytest.mark.proof
 @pytest.mark.parametrize("shape", DECODERS.values(), ids=DECODERS)
 def test_every_decoder_writes_transformers_texts_in_float64(tiniest, references, shape):
     accepted = [accepted_of(tiniest, *text, shape) for text in zip(*references, strict=True)]
