@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="session")
 def engine_python() -> str:
-    """An interpreter that has vLLM: ENGINE_PYTHON, or what the Makefile installs."""
+    """An interpreter that has an engine: ENGINE_PYTHON, or vLLM's that the Makefile installs."""
     if python := os.environ.get("ENGINE_PYTHON"):
         return python
     lock = sha256_of_file(ROOT / "requirements-vllm-cpu.lock")

@@ -21,6 +21,7 @@ from eagle.template import load_template
 from eagle.tracking import Progress
 from eagle.verifier import Verifier, load_tokenizer
 from tests.conftest import ROOT
+from tools.serve_check import engine_of
 
 VERIFIER = ROOT / "resources/verifier"
 CONTEXT = 512
@@ -62,6 +63,8 @@ def vllm(python: str, log: Path):
 def test_vllm_writes_what_the_verifier_writes_and_a_killed_one_loses_nothing(
     engine_python, tmp_path
 ):
+    if engine_of(Path(engine_python)) != "vllm":
+        pytest.skip("ENGINE_PYTHON has no vLLM")
     rows = read_conversations(ROOT / "resources/sharegpt/train.jsonl")[:6]
     tokenizer = load_tokenizer(VERIFIER)
     template = load_template(str(ROOT / "resources/chat_templates/smollm2.jinja"), tokenizer)

@@ -12,6 +12,7 @@ from tools.serve_check import (
     EXPORT,
     acceptance_rows,
     engine_answers,
+    engine_of,
     first_turns,
     our_answers,
 )
@@ -20,8 +21,9 @@ from tools.serve_check import (
 @pytest.mark.proof
 @pytest.mark.timeout(900)
 def test_embedding_and_feature_exchanged_in_the_engines_copy_are_seen(engine_python, tmp_path):
-    wrong = tmp_path / "vllm"
-    shutil.copytree(EXPORT / "vllm", wrong)
+    engine = engine_of(Path(engine_python))
+    wrong = tmp_path / engine
+    shutil.copytree(EXPORT / engine, wrong)
     weights = load_file(wrong / "model.safetensors")
     embedding, feature = weights["fc.weight"].chunk(2, dim=1)
     weights["fc.weight"] = torch.cat([feature, embedding], dim=1)
@@ -30,7 +32,7 @@ def test_embedding_and_feature_exchanged_in_the_engines_copy_are_seen(engine_pyt
     rows = acceptance_rows(
         "float32",
         our_answers(EXPORT / "official", prompts, "float32"),
-        engine_answers(Path(engine_python), "vllm", wrong, prompts, "float32")["answers"],
+        engine_answers(Path(engine_python), engine, wrong, prompts, "float32")["answers"],
     )
     assert not rows[0]["inside"]
     assert rows[0]["engine"] < rows[0]["ours"]
