@@ -15,7 +15,7 @@ DECODERS = {
     "vanilla": None,
     "chain": Tree.chain(6),
     "static tree": Tree.named("mc_sim_7b_63"),
-    "dynamic tree": Growth(tokens=10, depth=3, top_k=3),
+    "dynamic tree": Growth(tokens=12, depth=5, top_k=3),
 }
 
 
