@@ -5,7 +5,7 @@
 
 On what `dvc repro` left of the default (resources/verifier, models/export), in bfloat16: all take
 turns on each prompt of the shipped bench, so that what slows the machine slows them alike.
-`generate` runs the model as transformers loads it; ours on packed weights (eagle/packing.py), and
+`generate` runs the model as transformers loads it; ours on packed weights (eagle/draft/onednn_weights.py), and
 once on plain ones. "auto" is what `evaluate` with its default would choose, held against its own
 forecast. Prints tokens/s and writes benchmarks/results/decode_speed.json.
 
@@ -23,27 +23,28 @@ from pathlib import Path
 import torch
 
 from benchmarks.train_throughput import LLAMA2_7B, measure, plain_draft, random_verifier
-from eagle.bench import read_bench
-from eagle.checkpoint import load_draft
-from eagle.cost import peak_memory_mb
-from eagle.decoding import Generation, speculate, vanilla
-from eagle.files import read_json, write_json
-from eagle.forecast import forecast_on
-from eagle.loss import part_of_vocabulary
-from eagle.metrics import (
+from eagle.decoding.speculative import Generation, speculate, vanilla
+from eagle.decoding.tree import DynamicTree, Tree
+from eagle.draft.checkpoint import load_draft
+from eagle.draft.onednn_weights import pack, packed
+from eagle.draft.vocabulary import part_of_vocabulary
+from eagle.evaluation.forecast import forecast_on
+from eagle.evaluation.metrics import (
     acceptance_length,
     bootstrap_interval,
     draft_share,
     speedup,
     tokens_per_second,
 )
-from eagle.packing import pack, packed
-from eagle.paper import PAPER
+from eagle.files import read_json, write_json
 from eagle.provenance import provenance
-from eagle.template import encode_prompt, own_template
-from eagle.tokens import TokenSet
-from eagle.tree import Growth, Tree
-from eagle.verifier import Verifier, load_tokenizer
+from eagle.questions import read_bench
+from eagle.report.paper import PAPER
+from eagle.template.template import encode_prompt, own_template
+from eagle.tokens.token_set import TokenSet
+from eagle.tokens.tokenizer import load_tokenizer
+from eagle.training.memory_and_flops import peak_memory_mb
+from eagle.verifier.verifier import Verifier
 
 VERIFIER = Path("resources/verifier")
 DRAFT = Path("models/export/official")
@@ -57,7 +58,7 @@ SHAPES = {
         [[0], [1], [2], [3], [4], [0, 0], [0, 1], [1, 0], [0, 0, 0]]
     ),
     "mc_sim_7b_63": Tree.named("mc_sim_7b_63"),
-    "EAGLE-2, 16 tokens": Growth(tokens=16, depth=3, top_k=4),
+    "EAGLE-2, 16 tokens": DynamicTree(tokens=16, depth=3, top_k=4),
 }
 
 

@@ -8,7 +8,7 @@ Then three seeds, two passes and real decoding for the page's recipe, the offici
 What is measured on are training documents that no variant trains on, so the validation set has no
 part in any choice. A variant whose line stands in benchmarks/results/experiments.jsonl is not run
 again; docs/experiments.md has the reading.
-Acceptance by position is the teacher-forced estimate of validation (`eagle.batch.drafted_runs`),
+Acceptance by position is the teacher-forced estimate of validation (`eagle.training.batch.chain_acceptance_counts`),
 tau at k = 4 follows from it; `measured_tau` comes from decoding.
 """
 
@@ -22,22 +22,23 @@ import torch
 from torch import Tensor
 
 import eagle.train  # noqa: F401  for what it sets for a CPU
-from eagle.batch import Split
-from eagle.bench import read_bench
-from eagle.checkpoint import load_draft
-from eagle.config import TrainCommand, load_params
-from eagle.decoding import chain
-from eagle.draft import Draft, draft_config
-from eagle.features import CachedFeatures
+from eagle.config import TrainConfig, load_params
+from eagle.decoding.speculative import chain
+from eagle.draft.checkpoint import load_draft
+from eagle.draft.draft import Draft, draft_config
+from eagle.draft.vocabulary import full_vocabulary, part_of_vocabulary
+from eagle.evaluation.metrics import acceptance_length, bootstrap_interval
 from eagle.files import sha256_of_folder
-from eagle.initialization import initialize_random
-from eagle.loss import part_of_vocabulary, whole_vocabulary
-from eagle.metrics import acceptance_length, bootstrap_interval
-from eagle.template import load_template
-from eagle.tokens import TokenSet
+from eagle.questions import read_bench
+from eagle.template.template import load_template
+from eagle.tokens.token_set import TokenSet
+from eagle.tokens.tokenizer import load_tokenizer
 from eagle.tracking import ClearML
-from eagle.trainer import Trainer
-from eagle.verifier import Verifier, load_tokenizer
+from eagle.training.batch import Split
+from eagle.training.feature_cache import CachedFeatures
+from eagle.training.initialization import initialize_random
+from eagle.training.trainer import Trainer
+from eagle.verifier.verifier import Verifier
 from scripts.train import command_of
 
 VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens")
@@ -137,7 +138,7 @@ class Bench:
         self.params = load_params()
         self.verifier = Verifier.load(VERIFIER, torch.bfloat16, torch.device("cpu"))
         self.hash = sha256_of_folder(VERIFIER)
-        self.whole = whole_vocabulary(self.verifier.head)
+        self.whole = full_vocabulary(self.verifier.head)
         tokens = TokenSet.load(TOKENS / "train.safetensors")
         masked = tokens.loss_mask.cumsum(0)[tokens.bounds[1:] - 1]  # up to each document's end
         count = int((masked < TRAINED_TOKENS).sum()) + 1
@@ -155,7 +156,7 @@ class Bench:
             train = TokenSet(train.token_ids, everything, train.bounds)
         at_the_end = {"save": 10**9, "validation_updates": 10**9}
         shipped = command_of(self.params).model_dump()
-        asked = TrainCommand(**shipped | at_the_end | ONE_PASS | changes)
+        asked = TrainConfig(**shipped | at_the_end | ONE_PASS | changes)
         trained = self.whole
         if asked.softmax_vocabulary is not None:
             said = self.train.by_frequency(len(self.whole.head))[: asked.softmax_vocabulary]

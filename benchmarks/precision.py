@@ -17,18 +17,18 @@ import torch
 from torch.profiler import profile
 
 import eagle.train  # noqa: F401  for what it sets for a CPU
-from eagle.batch import Split
-from eagle.config import TrainCommand, load_params
-from eagle.draft import Draft, draft_config
-from eagle.features import ReplayedFeatures
+from eagle.config import TrainConfig, load_params
+from eagle.draft.draft import Draft, draft_config
+from eagle.draft.vocabulary import full_vocabulary, part_of_vocabulary
 from eagle.files import write_json
-from eagle.initialization import initialize_random
-from eagle.loss import part_of_vocabulary, whole_vocabulary
 from eagle.provenance import provenance
-from eagle.tokens import TokenSet
+from eagle.tokens.token_set import TokenSet
 from eagle.tracking import ClearML
-from eagle.trainer import Trainer
-from eagle.verifier import Verifier
+from eagle.training.batch import Split
+from eagle.training.features import ReplayedFeatures
+from eagle.training.initialization import initialize_random
+from eagle.training.trainer import Trainer
+from eagle.verifier.verifier import Verifier
 from scripts.train import command_of
 
 VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens/train.safetensors")
@@ -41,8 +41,8 @@ def trainer_of(device: torch.device, dtype: str, updates: int, folder: Path) -> 
     params = load_params()
     tokens = TokenSet.load(TOKENS).part(0, updates * params.train.global_batch_size)
     verifier = Verifier.load(VERIFIER, getattr(torch, dtype), device)
-    whole = whole_vocabulary(verifier.head)
-    asked = TrainCommand(
+    whole = full_vocabulary(verifier.head)
+    asked = TrainConfig(
         **command_of(params).model_dump()
         | {"mixed_precision": "none", "eagle_dtype": dtype, "noise_low": 0.0, "noise_high": 0.0}
         | {"epochs": 1, "features": "replay", "replay_passes": 1, "save": 10**9}

@@ -94,7 +94,7 @@ def plain_prepare(source: Path, target: Path) -> None:
 
 
 def our_prepare(source: Path, target: Path, similarity: float | None, processes: int) -> None:
-    from eagle.sharegpt import prepare
+    from eagle.sharegpt.prepare import prepare
 
     selection = ShareGptSelection(frac=1.0, near_duplicate_similarity=similarity)
     prepared = prepare(str(source), None, selection, target.parent, processes)
@@ -104,9 +104,9 @@ def our_prepare(source: Path, target: Path, similarity: float | None, processes:
 def plain_tokenize(source: Path, target: Path) -> None:
     import torch
 
-    from eagle.template import load_template
-    from eagle.tokens import TokenSet
-    from eagle.verifier import load_tokenizer
+    from eagle.template.template import load_template
+    from eagle.tokens.token_set import TokenSet
+    from eagle.tokens.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(VERIFIER)
     template = load_template(str(TEMPLATE), tokenizer)
@@ -131,9 +131,9 @@ def plain_tokenize(source: Path, target: Path) -> None:
 
 
 def our_tokenize(source: Path, target: Path, processes: int) -> None:
-    from eagle.template import load_template
-    from eagle.tokenization import tokenize_file
-    from eagle.verifier import load_tokenizer
+    from eagle.template.template import load_template
+    from eagle.tokens.tokenization import tokenize_file
+    from eagle.tokens.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(VERIFIER)
     template = load_template(str(TEMPLATE), tokenizer)

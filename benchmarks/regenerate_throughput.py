@@ -17,10 +17,11 @@ import torch
 from eagle.config import Regenerate
 from eagle.files import sha256_of_file, write_json
 from eagle.provenance import provenance
-from eagle.replies import Prompt, TransformersBackend
-from eagle.sharegpt import read_conversations
-from eagle.template import load_template
-from eagle.verifier import Verifier, load_tokenizer
+from eagle.replies.replies import Prompt, TransformersBackend
+from eagle.sharegpt.conversations import read_conversations
+from eagle.template.template import load_template
+from eagle.tokens.tokenizer import load_tokenizer
+from eagle.verifier.verifier import Verifier
 
 RESULT = Path("benchmarks/results/regenerate_throughput.json")
 VERIFIER = Path("resources/verifier")

@@ -22,18 +22,19 @@ from torch import Tensor
 
 import eagle.train  # noqa: F401  for what it sets for a CPU
 from benchmarks.train_throughput import plain_draft, plain_loss
-from eagle.batch import Split
-from eagle.config import TrainCommand, load_params
-from eagle.draft import Draft, draft_config
-from eagle.features import CachedFeatures, ReplayedFeatures
+from eagle.config import TrainConfig, load_params
+from eagle.draft.draft import Draft, draft_config
+from eagle.draft.vocabulary import Vocabulary, full_vocabulary, part_of_vocabulary
 from eagle.files import sha256_of_folder, write_json
-from eagle.initialization import initialize_random
-from eagle.loss import Vocabulary, part_of_vocabulary, whole_vocabulary
 from eagle.provenance import provenance
-from eagle.tokens import TokenSet
+from eagle.tokens.token_set import TokenSet
 from eagle.tracking import ClearML
-from eagle.trainer import Trainer
-from eagle.verifier import Verifier
+from eagle.training.batch import Split
+from eagle.training.feature_cache import CachedFeatures
+from eagle.training.features import ReplayedFeatures
+from eagle.training.initialization import initialize_random
+from eagle.training.trainer import Trainer
+from eagle.verifier.verifier import Verifier
 from scripts.train import command_of
 
 VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens")
@@ -116,7 +117,7 @@ class Race:
         self.params = load_params()
         self.verifier = Verifier.load(VERIFIER, torch.bfloat16, torch.device("cpu"))
         self.hash = sha256_of_folder(VERIFIER)
-        self.whole = whole_vocabulary(self.verifier.head)
+        self.whole = full_vocabulary(self.verifier.head)
         self.train, self.validation = (
             TokenSet.load(TOKENS / f"{name}.safetensors") for name in ("train", "validation")
         )
@@ -150,7 +151,7 @@ class Race:
         )
 
     def _run(
-        self, form, asked: TrainCommand, draft: Draft, features, trained: Vocabulary,
+        self, form, asked: TrainConfig, draft: Draft, features, trained: Vocabulary,
         folder: Path, **more
     ) -> list[dict]:  # fmt: skip
         folder.mkdir()
@@ -164,13 +165,13 @@ class Race:
         trainer.run()
         return trainer.points
 
-    def _command(self, changes: dict) -> TrainCommand:
+    def _command(self, changes: dict) -> TrainConfig:
         shipped = command_of(self.params)
         values = {"save": 10**9, "validation_updates": LOOK} | changes
         if changes:
             updates = PASSES * len(self.train) // shipped.micro_batch_size
             values["num_warmup_steps"] = updates // 20
-        return TrainCommand(**shipped.model_dump() | values)
+        return TrainConfig(**shipped.model_dump() | values)
 
     def _draft(self) -> Draft:
         draft = Draft(draft_config(None, self.verifier.config))

@@ -29,31 +29,33 @@ from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import eagle.train  # noqa: F401  for what it sets for a CPU
-from eagle.batch import Split
-from eagle.config import TrainCommand
-from eagle.cost import peak_memory_mb
-from eagle.draft import Draft, attend_within_documents, draft_config
-from eagle.features import CachedFeatures, ReplayedFeatures
+from eagle.config import TrainConfig
+from eagle.draft.draft import Draft, attend_within_documents, draft_config
+from eagle.draft.vocabulary import Vocabulary, full_vocabulary, part_of_vocabulary
 from eagle.files import write_json
-from eagle.initialization import initialize_random
-from eagle.loss import Vocabulary, eagle_loss, part_of_vocabulary, teach, whole_vocabulary
 from eagle.provenance import provenance
-from eagle.tokens import TokenSet
+from eagle.tokens.token_set import TokenSet
 from eagle.tracking import ClearML
-from eagle.trainer import Trainer
-from eagle.verifier import Verifier
+from eagle.training.batch import Split
+from eagle.training.feature_cache import CachedFeatures
+from eagle.training.features import ReplayedFeatures
+from eagle.training.initialization import initialize_random
+from eagle.training.loss import eagle_loss, teach
+from eagle.training.memory_and_flops import peak_memory_mb
+from eagle.training.trainer import Trainer
+from eagle.verifier.verifier import Verifier
 
 RESULTS = Path("benchmarks/results")
 REDUCED = 8192  # tokens of a reduced softmax, as in the default
 
 
-def command(**values) -> TrainCommand:
+def command(**values) -> TrainConfig:
     fixed = {
         "verifier_model_path": "-", "dataset_path": "-", "cpdir": "-",
         "mask_alignment": "official", "gradient_accumulation_steps": 1,
         "validation_updates": 10**9, "save": 10**9, "progress_seconds": 1e9,
     }  # fmt: skip
-    return TrainCommand(**(fixed | values))
+    return TrainConfig(**(fixed | values))
 
 
 def plain_draft(verifier: Verifier, seed: int) -> Draft:
@@ -151,13 +153,13 @@ def our_job(
             some = tokens.part(0, 1)
             few = Split.make(
                 some,
-                ReplayedFeatures(some, verifier, whole_vocabulary(vocabulary.head)),
+                ReplayedFeatures(some, verifier, full_vocabulary(vocabulary.head)),
                 "decoding",
                 verifier.stop_token_ids,
             )
             trainer = Trainer(
                 asked, draft.to(verifier.head.device), verifier, split, few, vocabulary,
-                whole_vocabulary(verifier.head), Path(folder), ClearML("", "", {}),
+                full_vocabulary(verifier.head), Path(folder), ClearML("", "", {}),
             )  # fmt: skip
             trainer.run()
 
@@ -225,7 +227,7 @@ def loss_table(hidden: int, device: torch.device) -> list[dict]:
     table = []
     for vocabulary in (32_000, 49_152, 151_936):
         head = torch.randn(vocabulary, hidden, device=device, dtype=torch.bfloat16) / 10
-        whole = whole_vocabulary(head)
+        whole = full_vocabulary(head)
         part = part_of_vocabulary(head, torch.arange(REDUCED, device=device))
         for rows in (256, 1024, 2048):
             target = torch.randn(rows, hidden, device=device)
@@ -270,7 +272,7 @@ def run_one(way: str, asked: argparse.Namespace) -> dict:
         job = plain_job(tokens, verifier, asked.epochs, asked.batch)
     else:
         features, softmax = way.split(", ")
-        vocabulary = whole_vocabulary(verifier.head)
+        vocabulary = full_vocabulary(verifier.head)
         if softmax == "reduced":
             frequent = tokens.by_frequency(len(verifier.head))[:REDUCED]
             vocabulary = part_of_vocabulary(verifier.head, frequent)

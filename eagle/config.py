@@ -366,7 +366,7 @@ class _Command(BaseSettings):
         return (init_settings,)
 
 
-class TrainCommand(Recipe, _Command):
+class TrainConfig(Recipe, _Command):
     """Train an EAGLE-1 draft for a verifier. Start it with torchrun."""
 
     verifier_model_path: Path
@@ -403,7 +403,7 @@ class TrainCommand(Recipe, _Command):
     """Seconds between progress lines where the output is not a terminal."""
 
 
-class PrepareShareGptCommand(ShareGptSelection, _Command):
+class PrepareShareGptConfig(ShareGptSelection, _Command):
     """Turn ShareGPT conversations into JSON lines of messages."""
 
     output: Path

@@ -12,16 +12,16 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a file: its own folder would stand in front of packages
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from eagle.config import PrepareShareGptCommand, parse_command
+from eagle.config import PrepareShareGptConfig, parse_command
 from eagle.errors import one_clear_message
-from eagle.sharegpt import prepare
+from eagle.sharegpt.prepare import prepare
 from eagle.tracking import say_written
 
 if __name__ == "__main__":
     with one_clear_message():
         started = time.monotonic()
         command = parse_command(
-            PrepareShareGptCommand, sys.argv[1:], "eagle/prepare_sharegpt_dataset.py"
+            PrepareShareGptConfig, sys.argv[1:], "eagle/prepare_sharegpt_dataset.py"
         )
         prepared = prepare(
             command.source,

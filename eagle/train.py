@@ -29,37 +29,25 @@ import torch  # noqa: E402
 from torch import distributed  # noqa: E402
 from transformers import PreTrainedTokenizerBase  # noqa: E402
 
-from eagle.batch import Split  # noqa: E402
-from eagle.config import TrainCommand, parse_command  # noqa: E402
-from eagle.conversations import read_conversations, split  # noqa: E402
-from eagle.draft import Draft, draft_config  # noqa: E402
+from eagle.config import TrainConfig, parse_command  # noqa: E402
+from eagle.draft.draft import Draft, draft_config  # noqa: E402
+from eagle.draft.vocabulary import Vocabulary, full_vocabulary, part_of_vocabulary  # noqa: E402
 from eagle.errors import InputError, one_clear_message  # noqa: E402
-from eagle.features import CachedFeatures, Features, ReplayedFeatures  # noqa: E402
-from eagle.files import (  # noqa: E402
-    sha256_of_file,
-    sha256_of_folder,
-    whole_folder,
-    write_json,
-)
-from eagle.initialization import initialize_random  # noqa: E402
-from eagle.loss import (  # noqa: E402
-    Vocabulary,
-    part_of_vocabulary,
-    whole_vocabulary,
-)
+from eagle.files import sha256_of_file, sha256_of_folder, whole_folder, write_json  # noqa: E402
 from eagle.provenance import provenance  # noqa: E402
-from eagle.template import own_template_hash  # noqa: E402
-from eagle.template_proof import choose_template  # noqa: E402
-from eagle.tokenization import tokenize  # noqa: E402
-from eagle.tokens import TokenSet, read_manifest  # noqa: E402
+from eagle.sharegpt.conversations import read_conversations, split  # noqa: E402
+from eagle.template.choice import choose_template  # noqa: E402
+from eagle.template.template import own_template_hash  # noqa: E402
+from eagle.tokens.token_set import TokenSet, read_manifest  # noqa: E402
+from eagle.tokens.tokenization import tokenize  # noqa: E402
+from eagle.tokens.tokenizer import load_tokenizer, stop_token_ids, tokenizer_hash  # noqa: E402
 from eagle.tracking import ClearML, Progress  # noqa: E402
-from eagle.trainer import Trainer  # noqa: E402
-from eagle.verifier import (  # noqa: E402
-    Verifier,
-    load_tokenizer,
-    stop_token_ids,
-    tokenizer_hash,
-)
+from eagle.training.batch import Split  # noqa: E402
+from eagle.training.feature_cache import CachedFeatures  # noqa: E402
+from eagle.training.features import Features, ReplayedFeatures  # noqa: E402
+from eagle.training.initialization import initialize_random  # noqa: E402
+from eagle.training.trainer import Trainer  # noqa: E402
+from eagle.verifier.verifier import Verifier  # noqa: E402
 
 # Fields that cannot change the trained weights: paths are replaced by hashes of what they hold.
 NOT_IN_THE_RUN = {
@@ -72,7 +60,7 @@ HELD_OUT = 0.05
 """Share of a JSON-lines data set that is held out to validate."""
 
 
-def train(command: TrainCommand) -> Path | None:
+def train(command: TrainConfig) -> Path | None:
     """Run this process's part of the training.
 
     Returns:
@@ -98,7 +86,7 @@ def train(command: TrainCommand) -> Path | None:
             ) from None
 
 
-def _train(command: TrainCommand, device: torch.device, world: int) -> Path | None:
+def _train(command: TrainConfig, device: torch.device, world: int) -> Path | None:
     if command.verifier_sharding == "fsdp2" and world == 1:
         raise InputError(
             "--verifier-sharding = fsdp2: there is one process to shard over; start more "
@@ -115,7 +103,7 @@ def _train(command: TrainCommand, device: torch.device, world: int) -> Path | No
     )
     _check_vocabulary(command, train_tokens, verifier)
     head = verifier.head.to(getattr(torch, command.verifier_model_lm_head_dtype))
-    whole = trained = whole_vocabulary(head)
+    whole = trained = full_vocabulary(head)
     if command.softmax_vocabulary is not None:
         said = train_tokens.by_frequency(len(head))[: command.softmax_vocabulary]
         trained = part_of_vocabulary(head, said)
@@ -180,7 +168,7 @@ def _train(command: TrainCommand, device: torch.device, world: int) -> Path | No
 
 
 def load_documents(
-    command: TrainCommand, tokenizer: PreTrainedTokenizerBase
+    command: TrainConfig, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[TokenSet, TokenSet, str]:
     """Training and validation documents, and the hash of the data they come from.
 
@@ -218,7 +206,7 @@ def load_documents(
 
 
 def _features(
-    command: TrainCommand,
+    command: TrainConfig,
     tokens: TokenSet,
     verifier: Verifier,
     vocabulary: Vocabulary,
@@ -264,7 +252,7 @@ def _process_group():
         distributed.destroy_process_group()
 
 
-def _check_vocabulary(command: TrainCommand, tokens: TokenSet, verifier: Verifier) -> None:
+def _check_vocabulary(command: TrainConfig, tokens: TokenSet, verifier: Verifier) -> None:
     largest, size = int(tokens.token_ids.max()), len(verifier.embedding)
     if largest >= size:
         raise InputError(
@@ -273,7 +261,7 @@ def _check_vocabulary(command: TrainCommand, tokens: TokenSet, verifier: Verifie
         )
 
 
-def _compile_errors(command: TrainCommand) -> tuple[type[Exception], ...]:
+def _compile_errors(command: TrainConfig) -> tuple[type[Exception], ...]:
     if not command.compile:
         return ()
     from torch._dynamo.exc import TorchDynamoException  # a second to import
@@ -310,5 +298,5 @@ if __name__ == "__main__":
     # that would take a second
     gc.freeze()
     with one_clear_message():
-        folder = train(parse_command(TrainCommand, sys.argv[1:], "eagle/train.py"))
+        folder = train(parse_command(TrainConfig, sys.argv[1:], "eagle/train.py"))
         sys.exit(0 if folder else 128 + signal.SIGTERM)

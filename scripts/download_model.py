@@ -6,8 +6,8 @@ from pathlib import Path
 from eagle.config import load_params
 from eagle.errors import one_clear_message
 from eagle.files import whole_folder
-from eagle.hub import fetch_verifier
 from eagle.tracking import say_written
+from eagle.verifier.download import fetch_verifier
 
 VERIFIER = Path("resources/verifier")
 

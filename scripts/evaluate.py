@@ -3,16 +3,16 @@
 import time
 from pathlib import Path
 
-from eagle.bench import bench_file
 from eagle.config import load_params
 from eagle.errors import one_clear_message
-from eagle.evaluation import evaluate
+from eagle.evaluation.evaluate import evaluate
 from eagle.files import sha256_of_file, sha256_of_folder, whole_folder, write_json, write_text
 from eagle.provenance import provenance
-from eagle.template import load_template
-from eagle.tokens import TokenSet
+from eagle.questions import bench_file
+from eagle.template.template import load_template
+from eagle.tokens.token_set import TokenSet
+from eagle.tokens.tokenizer import load_tokenizer
 from eagle.tracking import say_written
-from eagle.verifier import load_tokenizer
 
 VERIFIER = Path("resources/verifier")
 DRAFT = Path("models/export/official")

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from eagle.card import card
-from eagle.checkpoint import load_draft
 from eagle.config import load_params
+from eagle.draft.checkpoint import load_draft
 from eagle.errors import one_clear_message
-from eagle.export import ARCHITECTURES, export
+from eagle.export.layouts import ARCHITECTURES, export
 from eagle.files import read_json, whole_folder, write_text
+from eagle.report.card import card
 from eagle.tracking import say_written
 
 VERIFIER = Path("resources/verifier")

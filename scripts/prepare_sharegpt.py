@@ -4,10 +4,10 @@ import time
 from pathlib import Path
 
 from eagle.config import load_params
-from eagle.conversations import split
 from eagle.errors import one_clear_message
 from eagle.files import whole_folder, write_json
-from eagle.sharegpt import prepare, statistics
+from eagle.sharegpt.conversations import split
+from eagle.sharegpt.prepare import prepare, statistics
 from eagle.tracking import say_written
 
 SHAREGPT = Path("resources/sharegpt")

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import torch
 
-from eagle.completion_server import CompletionServer
 from eagle.config import Params, load_params
-from eagle.conversations import read_conversations
 from eagle.errors import one_clear_message
 from eagle.files import sha256_of_file, whole_folder, write_json_lines
-from eagle.replies import Backend, Journal, TransformersBackend, regenerate
-from eagle.template_proof import choose_template
+from eagle.replies.completion_server import CompletionServer
+from eagle.replies.replies import Backend, Journal, TransformersBackend, regenerate
+from eagle.sharegpt.conversations import read_conversations
+from eagle.template.choice import choose_template
+from eagle.tokens.tokenizer import load_tokenizer, stop_token_ids
 from eagle.tracking import Progress, say_written
-from eagle.verifier import Verifier, context_of, load_tokenizer, stop_token_ids
+from eagle.verifier.verifier import Verifier, context_of
 
 VERIFIER = Path("resources/verifier")
 SHAREGPT = Path("resources/sharegpt")

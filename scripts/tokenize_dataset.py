@@ -6,10 +6,10 @@ from pathlib import Path
 from eagle.config import load_params
 from eagle.errors import one_clear_message
 from eagle.files import sha256_of_file, sha256_of_json, whole_folder, write_json
-from eagle.template import load_template, own_template_hash
-from eagle.tokenization import tokenize_file
+from eagle.template.template import load_template, own_template_hash
+from eagle.tokens.tokenization import tokenize_file
+from eagle.tokens.tokenizer import load_tokenizer, tokenizer_hash
 from eagle.tracking import say_written
-from eagle.verifier import load_tokenizer, tokenizer_hash
 
 VERIFIER = Path("resources/verifier")
 REPLIES = Path("resources/replies")

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from eagle.config import Params, Recipe, TrainCommand, flags_of, load_params
+from eagle.config import Params, Recipe, TrainConfig, flags_of, load_params
 from eagle.errors import InputError, one_clear_message
 from eagle.files import whole_folder
 from eagle.tracking import say_written
@@ -38,7 +38,7 @@ def main() -> None:
     say_written("train", started, DRAFT, RESULTS)
 
 
-def command_of(params: Params) -> TrainCommand:
+def command_of(params: Params) -> TrainConfig:
     """The page's command for the `train` section on this machine.
 
     Raises:
@@ -54,7 +54,7 @@ def command_of(params: Params) -> TrainCommand:
         )
     recipe = train.model_dump(include=set(Recipe.model_fields))
     ticks = machine.processes  # the page's schedule counts updates x processes
-    return TrainCommand(
+    return TrainConfig(
         **recipe,
         verifier_model_path=VERIFIER,
         dataset_path=TOKENS,

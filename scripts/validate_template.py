@@ -5,14 +5,15 @@ from itertools import islice
 from pathlib import Path
 
 from eagle.config import load_params
-from eagle.conversations import conversations
 from eagle.errors import one_clear_message
 from eagle.files import whole_folder, write_json, write_text
-from eagle.pages import render
-from eagle.template import encode
-from eagle.template_proof import choose_template, spans, validate
+from eagle.rendering import render
+from eagle.sharegpt.conversations import conversations
+from eagle.template.choice import choose_template
+from eagle.template.proof import spans, validate
+from eagle.template.template import encode
+from eagle.tokens.tokenizer import load_tokenizer, stop_token_ids
 from eagle.tracking import say_written
-from eagle.verifier import load_tokenizer, stop_token_ids
 
 VERIFIER = Path("resources/verifier")
 REPLIES = Path("resources/replies/train.jsonl")

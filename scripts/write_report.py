@@ -8,9 +8,10 @@ import pandas as pd
 from eagle.config import load_params
 from eagle.errors import one_clear_message
 from eagle.files import read_json, whole_folder, write_text
-from eagle.pages import render
-from eagle.paper import beside
-from eagle.report import charts, story
+from eagle.rendering import render
+from eagle.report.charts import charts
+from eagle.report.paper import beside
+from eagle.report.story import story
 from eagle.tracking import say_written
 
 RESULTS = Path("results")

@@ -17,10 +17,11 @@ import torch
 from eagle.config import ROLES, Regenerate
 from eagle.errors import one_clear_message
 from eagle.files import read_json, write_json_lines, write_text
-from eagle.replies import Journal, TransformersBackend, regenerate
-from eagle.template import load_template
+from eagle.replies.replies import Journal, TransformersBackend, regenerate
+from eagle.template.template import load_template
+from eagle.tokens.tokenizer import load_tokenizer
 from eagle.tracking import Progress
-from eagle.verifier import Verifier, load_tokenizer
+from eagle.verifier.verifier import Verifier
 from tools.sample_prompts import bench_prompts, training_prompts
 
 SAMPLE = Path("resources/conversations")

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from eagle.errors import InputError, one_clear_message
-from eagle.export import export, read_published
+from eagle.export.layouts import export
+from eagle.export.published import fetch_draft, read_published
 from eagle.files import read_json, sha256_of_folder, whole_folder, write_json
-from eagle.hub import fetch_draft
 from scripts.evaluate import RESULTS, VERIFIER, measure
 
 DRAFTS = Path("models/imported")

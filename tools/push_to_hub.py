@@ -10,10 +10,10 @@ import argparse
 import shutil
 from pathlib import Path
 
-from eagle.card import card_with_results
 from eagle.errors import InputError, one_clear_message
 from eagle.files import read_json, sha256_of_folder, whole_folder, write_text
 from eagle.hub import publish
+from eagle.report.card import card_with_results
 
 EXPORT = Path("models/export")
 EVALUATED = Path("results/evaluate")

@@ -6,7 +6,7 @@
 The engine loads its layout of models/export and drafts from all tokens, and so does our chain. The
 share of steps in which at least the first n drafted tokens stood must lie in the 95% interval of
 our chain's, in float32 and in bfloat16; in float32 the texts must be the same up to proven ties
-(eagle/lossless.py). Writes benchmarks/results/serve_check.json; a
+(eagle/evaluation/lossless.py). Writes benchmarks/results/serve_check.json; a
 disagreement ends with exit code 1.
 """
 
@@ -24,18 +24,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from eagle.bench import read_bench
-from eagle.checkpoint import load_draft
 from eagle.config import Evaluate, load_params
-from eagle.conversations import system_turn
-from eagle.decoding import Generation, chain
-from eagle.draft import check_fit
+from eagle.decoding.speculative import Generation, chain
+from eagle.draft.checkpoint import load_draft
+from eagle.draft.draft import check_fit
 from eagle.errors import InputError, one_clear_message
+from eagle.evaluation.lossless import compare
 from eagle.files import sha256_of_folder, write_json
-from eagle.lossless import compare
 from eagle.provenance import provenance
-from eagle.template import encode_prompt, load_template
-from eagle.verifier import Verifier, load_tokenizer
+from eagle.questions import read_bench
+from eagle.system_prompts import system_turn
+from eagle.template.template import encode_prompt, load_template
+from eagle.tokens.tokenizer import load_tokenizer
+from eagle.verifier.verifier import Verifier
 
 VERIFIER = Path("resources/verifier")
 EXPORT = Path("models/export")

@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 
-from eagle.checkpoint import load_draft
-from eagle.decoding import speculate, vanilla
-from eagle.lossless import compare, reference_texts
-from eagle.tree import Growth, Tree
-from eagle.verifier import Verifier, load_tokenizer
+from eagle.decoding.speculative import speculate, vanilla
+from eagle.decoding.tree import DynamicTree, Tree
+from eagle.draft.checkpoint import load_draft
+from eagle.evaluation.lossless import compare, reference_texts
+from eagle.tokens.tokenizer import load_tokenizer
+from eagle.verifier.verifier import Verifier
 from tests.conftest import ROOT
 
 VERIFIER = ROOT / "resources/verifier"
@@ -51,7 +52,7 @@ def test_the_draft_is_as_good_as_promised():
 DECODERS = {
     "chain": Tree.chain(3),
     "static tree": Tree.from_paths([[0], [1], [2], [0, 0], [0, 1]]),
-    "dynamic tree": Growth(tokens=8, depth=2, top_k=4),
+    "dynamic tree": DynamicTree(tokens=8, depth=2, top_k=4),
 }
 
 
@@ -85,7 +86,7 @@ def test_the_exported_draft_decodes_without_loss(verifier):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(
     "shape",
-    [Tree.chain(5), Tree.named("mc_sim_7b_63"), Growth(tokens=26, depth=5, top_k=5)],
+    [Tree.chain(5), Tree.named("mc_sim_7b_63"), DynamicTree(tokens=26, depth=5, top_k=5)],
     ids=DECODERS,
 )
 def test_every_decoder_is_lossless_on_many_prompts(verifier, shape):

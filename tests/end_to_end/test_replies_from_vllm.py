@@ -12,14 +12,15 @@ import httpx2
 import pytest
 import torch
 
-from eagle.completion_server import CompletionServer
 from eagle.config import Machine, Regenerate
-from eagle.conversations import read_conversations
 from eagle.errors import InputError
-from eagle.replies import Journal, TransformersBackend, regenerate
-from eagle.template import load_template
+from eagle.replies.completion_server import CompletionServer
+from eagle.replies.replies import Journal, TransformersBackend, regenerate
+from eagle.sharegpt.conversations import read_conversations
+from eagle.template.template import load_template
+from eagle.tokens.tokenizer import load_tokenizer
 from eagle.tracking import Progress
-from eagle.verifier import Verifier, load_tokenizer
+from eagle.verifier.verifier import Verifier
 from tests.conftest import ROOT
 from tools.serve_check import engine_of
 

@@ -6,9 +6,10 @@ import re
 import pytest
 import torch
 
-from eagle.decoding import vanilla
-from eagle.template import encode_prompt
-from eagle.verifier import Verifier, load_tokenizer
+from eagle.decoding.speculative import vanilla
+from eagle.template.template import encode_prompt
+from eagle.tokens.tokenizer import load_tokenizer
+from eagle.verifier.verifier import Verifier
 from tests.conftest import ROOT
 from tests.integration.conftest import Project, executed
 from tests.integration.test_commands import page_flags, torchrun

@@ -69,7 +69,7 @@ def test_a_temperature_is_measured_with_sampled_chains(project: Project):
 
 
 def test_changed_code_reruns_what_imports_it(project: Project):
-    project.edit("eagle/report.py", "nats a position", "nats for a position")
+    project.edit("eagle/report/report.py", "nats a position", "nats for a position")
     assert executed(project("dvc", "repro")) == ["write_report"]
 
 
@@ -141,7 +141,7 @@ def test_experiments_stand_side_by_side(project: Project):
 
 
 def test_an_experiment_in_a_copy_runs_the_copys_code(project: Project):
-    project.edit("eagle/report.py", "nats a position", "CHANGED UNIT")
+    project.edit("eagle/report/report.py", "nats a position", "CHANGED UNIT")
     project("dvc", "exp", "run", "--temp", "-n", "copy", "-S", "evaluate.seed=3")
     project("dvc", "exp", "apply", "copy")
     assert "CHANGED UNIT" in (project.folder / "results/plots/loss.svg").read_text()

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from eagle.draft import Draft, draft_config
-from eagle.initialization import initialize_random
-from eagle.verifier import Verifier
+from eagle.draft.draft import Draft, draft_config
+from eagle.training.initialization import initialize_random
+from eagle.verifier.verifier import Verifier
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import yaml
 from eagle.config import (
     SCHEMA,
     Params,
-    PrepareShareGptCommand,
-    TrainCommand,
+    PrepareShareGptConfig,
+    TrainConfig,
     flags_of,
     load_params,
     parse_command,
@@ -96,7 +96,7 @@ def test_the_pages_flags_are_all_there_with_its_values():
         "--verifier-model-dtype bfloat16 --eagle-dtype bfloat16 --attn flash_attention_2"
     ).split()
     assert sum(flag.startswith("--") for flag in page) == 26
-    command = parse_command(TrainCommand, page, "eagle/train.py")
+    command = parse_command(TrainConfig, page, "eagle/train.py")
     given = dict(zip(page[::2], page[1::2], strict=True))
     spoken = dict(flag.split("=") for flag in flags_of(command))
     for flag, value in given.items():
@@ -108,19 +108,19 @@ def test_the_pages_flags_are_all_there_with_its_values():
 
 def test_flags_come_back_unchanged_and_the_environment_is_not_asked(monkeypatch):
     monkeypatch.setenv("EPOCHS", "9")
-    command = parse_command(TrainCommand, [*NEEDED, "--noise-low=-5e-05"], "eagle/train.py")
+    command = parse_command(TrainConfig, [*NEEDED, "--noise-low=-5e-05"], "eagle/train.py")
     assert command.epochs == 4
-    assert parse_command(TrainCommand, flags_of(command), "eagle/train.py") == command
+    assert parse_command(TrainConfig, flags_of(command), "eagle/train.py") == command
 
 
 @pytest.mark.parametrize("arguments", [["--n", "5"], ["--n=5"]])
 def test_the_prepare_command_takes_n_as_the_page_spells_it(arguments):
-    command = parse_command(PrepareShareGptCommand, [*arguments, "--output", "x"], "prepare")
+    command = parse_command(PrepareShareGptConfig, [*arguments, "--output", "x"], "prepare")
     assert (command.n, command.frac, command.system_prompt) == (5, None, "llama2")
 
 
 def test_a_wrong_flag_value_is_one_message():
     with pytest.raises(InputError, match="--save = '0'.*greater than or equal to 1"):
-        parse_command(TrainCommand, [*NEEDED, "--save", "0"], "eagle/train.py")
+        parse_command(TrainConfig, [*NEEDED, "--save", "0"], "eagle/train.py")
     with pytest.raises(InputError, match="--cpdir is missing"):
-        parse_command(TrainCommand, NEEDED[:4], "eagle/train.py")
+        parse_command(TrainConfig, NEEDED[:4], "eagle/train.py")

@@ -32,9 +32,9 @@ def test_the_code_a_stage_imports_is_its_dependency(name):
 
 
 def test_the_closure_sees_indirect_imports():
-    indirect = {Path("eagle/conversations.py"), Path("eagle/errors.py")}
+    indirect = {Path("eagle/sharegpt/conversations.py"), Path("eagle/errors.py")}
     assert indirect <= closure(Path("scripts/train.py"))
-    assert Path("eagle/report.py") not in closure(Path("scripts/train.py"))
+    assert Path("eagle/report/report.py") not in closure(Path("scripts/train.py"))
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from eagle.errors import InputError
 from eagle.files import sha256_of_file
-from eagle.hub import fetch_verifier
+from eagle.verifier.download import fetch_verifier
 from tests.conftest import ROOT
 from tests.hub import COMMIT, Hub, environment, serve
 from tests.tiny import make_verifier

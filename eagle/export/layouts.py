@@ -1,0 +1,96 @@
+"""Drafts in the layouts of others, out and in; foreign names stay in this file.
+
+What each engine wants was read from vLLM 0.32's and SGLang's `llama_eagle.py` and from
+SafeAILab/EAGLE's `cnets1.py`. All take un-prefixed names, no `lm_head`, no `norm`, no
+`input_layernorm`; they differ in `architectures`, in the embedding and in biases:
+
+  official  "bias" says whether `fc` has one (default true), "qkv_bias" whether queries, keys and
+            values have; needs the embedding
+  vllm      drops a stored `fc.bias` without a word; "bias" gives one to attention and its output,
+            "qkv_bias" to queries, keys and values alone; shares the verifier's embedding
+  sglang    has an `fc.bias`, which must be stored; "bias" and "attention_bias" each give one to
+            attention and its output, which must be stored then; shares the verifier's embedding
+
+Published drafts in the official layout come in the other way: mostly as a pickle, with a bias.
+"""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import AutoConfig
+
+from eagle.draft.draft import Draft, check_fit, config_as_json
+from eagle.errors import InputError
+from eagle.files import write_json
+
+ARCHITECTURES = {
+    "official": "LlamaForCausalLM",
+    "vllm": "LlamaForCausalLM",
+    "sglang": "LlamaForCausalLMEagle",
+}
+
+
+def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> None:
+    """Write config.json and model.safetensors of one layout into the existing `folder`.
+
+    Weights take the precision of the verifier's checkpoint, in which engines serve it.
+
+    Args:
+        layout: official, vllm or sglang.
+
+    Raises:
+        InputError: the draft belongs to another verifier, the verifier has no embedding to go with
+            it, or the layout cannot hold the draft's bias.
+    """
+    verifier = AutoConfig.from_pretrained(verifier_folder)
+    check_fit(draft.config, verifier, str(verifier_folder))
+    embedding = _embedding(verifier_folder)
+    weights = {name: tensor.to(embedding.dtype) for name, tensor in draft.state_dict().items()}
+    bias = weights.get("fc.bias")
+    if layout == "vllm":
+        if bias is not None and bias.any():
+            raise InputError(
+                "the draft's fc.bias is not zero, and vLLM would drop it without a word; "
+                "train with a draft config that has no bias, or serve with SGLang"
+            )
+        weights.pop("fc.bias", None)
+    if layout == "sglang":
+        zeros = torch.zeros(draft.config.hidden_size, dtype=embedding.dtype)
+        weights.setdefault("fc.bias", zeros)
+        if draft.config.qkv_bias:
+            weights["layers.0.self_attn.o_proj.bias"] = zeros.clone()
+    if layout == "official":
+        weights["embed_tokens.weight"] = embedding
+    config = config_as_json(draft.config)
+    rope = dict(config["rope_parameters"])
+    config |= {
+        "architectures": [ARCHITECTURES[layout]],
+        "model_type": "llama",
+        "dtype": str(embedding.dtype).removeprefix("torch."),
+        # both read the same positions
+        "max_position_embeddings": verifier.max_position_embeddings,
+        # engines on older transformers read these two in place of rope_parameters
+        "rope_theta": rope.pop("rope_theta"),
+        "rope_scaling": None if rope == {"rope_type": "default"} else rope,
+        "bias": layout == "official" and bias is not None,
+        "attention_bias": layout == "sglang" and draft.config.qkv_bias,
+    }
+    write_json(folder / "config.json", config)
+    contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
+    save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _embedding(verifier_folder: Path) -> Tensor:
+    """The verifier's input embedding [V, H], read alone from its shards."""
+    for shard in sorted(verifier_folder.glob("*.safetensors")):
+        try:
+            with safe_open(shard, framework="pt") as file:
+                for name in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
+                    if name.endswith("embed_tokens.weight"):
+                        return file.get_tensor(name)
+        except SafetensorError as error:
+            raise InputError(f"{shard}: cannot be read: {error}; get the model again") from None
+    raise InputError(f"{verifier_folder}: no weight named *.embed_tokens.weight in its files")

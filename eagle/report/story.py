@@ -1,0 +1,80 @@
+"""The report's figures with their meaning, and its sentences."""
+
+import pandas as pd
+
+
+def story(trained: dict, measured: dict, details: dict, per_prompt: pd.DataFrame) -> dict:
+    """The report's figures with their meaning, and its sentences.
+
+    Args:
+        trained: results/train/metrics.json.
+        measured, details, per_prompt: what results/evaluate holds.
+    """
+    decoder, proof = details["decoder"]["name"], details["lossless"]
+    (served,) = (details[name] for name in details if name.startswith("lossless_"))
+    as_served = "drawn texts are not compared word for word"
+    if details["temperature"] == 0:
+        as_served = (
+            f"as measured for speed: {served['identical']} of {served['prompts']} identical to "
+            f"vanilla, {served['ties']} differ at a near-tie (within {served['tie_is_within']:.2g})"
+        )
+    tau_low, tau_high = details["tau_95"]
+    speed_low, speed_high = details["speedup_95"]
+    pays = measured["speedup"] >= 1
+    headline = [
+        ("acceptance length τ", f"{measured['tau']:.2f} ({tau_low:.2f}–{tau_high:.2f})",
+         f"tokens a verify step yields with {decoder} at temperature {details['temperature']:g}"),
+        ("speed-up", f"{measured['speedup']:.2f} ({speed_low:.2f}–{speed_high:.2f})",
+         "over vanilla decoding in the same run, prefill included"),
+        ("tokens/s", f"{measured['tokens_per_second']:.1f}",
+         f"vanilla: {details['vanilla_tokens_per_second']:.1f}"),
+        ("lossless", "yes" if measured["lossless"] else "NO",
+         f"float32: {proof['identical']} of {proof['prompts']} texts identical to transformers' "
+         f"generate, {proof['ties']} differ at a proven tie; {as_served}"),
+        ("top-1 agreement", f"{measured['top1_agreement']:.3f}",
+         "with the verifier, on held-out conversations"),
+        ("validation loss", f"{trained['validation_loss']:.3f}",
+         "soft cross-entropy a position, in nats"),
+        ("training", f"{trained['train_tokens_per_second']:,.0f} tokens/s",
+         f"masked tokens, features included; peak memory {trained['peak_memory_mb']:,} MB"),
+    ]  # fmt: skip
+    verdict = (
+        f"One draft-and-verify step takes as long as {details['break_even_tau']:.2f} vanilla steps "
+        f"on this machine, so τ {measured['tau']:.2f} makes decoding "
+        f"{'faster' if pays else 'slower'}. Drafting takes {details['draft_share']:.0%} of the "
+        f"time after the prefill; {details['verifier_calls_per_token']:.2f} verifier forwards "
+        "come to a token, where vanilla decoding takes 1."
+    )
+    chosen = ""
+    if details["forecasts"]:
+        chosen = (
+            "Which decoder pays was forecast before it was measured, from greedy replies to "
+            "held-out prompts and from the time of steps on this machine; the most promising "
+            "ones, which stand first, were timed anew. The first line was chosen; its "
+            f"measured speed-up is {details['measured_over_forecast']:.2f} of the "
+            "forecast one, prefill left out."
+        )
+    evaluated = (
+        f"{len(per_prompt)} prompts, {per_prompt['new_tokens'].sum():,} new tokens; intervals are "
+        "95% bootstrap over prompts. Acceptance by position comes from a chain of five in "
+        f"float32 ({details['alpha_steps']} steps, τ {details['alpha_tau']:.2f}): α0 is the first "
+        "drafted token, αn the next one given that n were accepted."
+    )
+    return {
+        "headline": [dict(zip(("name", "value", "meaning"), row, strict=True)) for row in headline],
+        "verdict": verdict,
+        "chosen": chosen,
+        "evaluated": evaluated,
+        "alphas": [
+            (f"α{n}", measured[f"alpha_{n}"], interval)
+            for n, interval in enumerate(details["alpha_95"])
+            if interval is not None
+        ],
+        "depths": [rate for rate in details["acceptance_by_depth"] if rate is not None],
+        "groups": [
+            (name, group)
+            for table in ("by_category", "by_turn")
+            for name, group in details[table].items()
+        ],
+        "trained": "The least validation loss decides which draft is exported as best.",
+    }

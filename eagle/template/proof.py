@@ -1,0 +1,293 @@
+"""Which template is used, and the proof that it renders as serving does and marks the replies."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from itertools import pairwise
+from unicodedata import normalize
+
+from transformers import PreTrainedTokenizerBase
+
+from eagle.errors import InputError
+from eagle.template.template import (
+    MARKER,
+    Encoded,
+    Refused,
+    encode,
+    encode_many,
+    own_template,
+    render,
+    render_many,
+)
+
+# A thought; where the generation prompt has opened it, an empty one's end.
+THINKING = re.compile(r"<think>.*?</think>|\A\s*</think>", re.DOTALL)
+
+
+def _turns(*contents: str, system: str | None = None) -> list[dict]:
+    roles = ("user", "assistant")
+    turns = [{"role": roles[i % 2], "content": text} for i, text in enumerate(contents)]
+    return turns if system is None else [{"role": "system", "content": system}, *turns]
+
+
+# What breaks templates in practice.
+PROBES: dict[str, list[dict]] = {
+    "plain": _turns("Hello", "Hi there."),
+    "system": _turns("One?", "1", system="Answer briefly."),
+    "empty system": _turns("One?", "1", system=""),
+    "several turns": _turns("One?", "1", "Two?", "2", "Three?", "3"),
+    "system and several turns": _turns("One?", "1", "Two?", "2", system="Answer briefly."),
+    "unicode": _turns("Grüße 🙂 你好", "¡Ole\u0301! 🙂", "e\u0301 \u200d ﷺ", "你好，世界"),
+    "code": _turns("Show code", "```python\nprint('{{ x }}', {% raw %})\n```"),
+    "white space at the edges": _turns(" edges\n", "\n a  b\n\nc \n", "\tand\t", "  so  "),
+    "what looks like special tokens": _turns(
+        "What is <|endoftext|> or </s>?",
+        "[INST] and <|im_end|> are <s> markers </s> here.",
+        "And <|eot_id|><|end|><end_of_turn>?",
+        "Too.",
+    ),
+    "thoughts": _turns("Two?", "<think>\nOne and one.\n</think>\n\n2", "So?", "2 it is."),
+}
+
+
+@dataclass(frozen=True)
+class ChosenTemplate:
+    """A template with generation markers, proven on the probes, and where it comes from."""
+
+    text: str
+    origin: str
+
+
+class Rewritten(InputError):
+    """The verifier's own template writes an earlier turn otherwise once more turns follow."""
+
+
+def validate(
+    tokenizer: PreTrainedTokenizerBase,
+    chosen: ChosenTemplate,
+    conversations: list[dict],
+    stop_token_ids: list[int],
+    maximum_length: int,
+) -> dict:
+    """Prove on probes and on real conversations that template and mask are right.
+
+    (a) Where the verifier has a template of its own, both render the same text, with and without
+    the generation prompt, and refuse the same conversations. (b) The mask covers each reply with
+    its end token and nothing else, also as it is tokenised. (c) The tokens before a reply
+    are those that serving would send for it. (d) The end token of a reply counts even where its id
+    is also the padding's.
+
+    Returns:
+        A report of what was proven.
+
+    Raises:
+        InputError: the first conversation for which one of them does not hold, with what differs.
+    """
+    probed = prove_on_probes(tokenizer, chosen, stop_token_ids)
+    counts: Counter[str] = Counter()
+    for row in conversations:
+        where = f"conversation {row['id']}"
+        counts += _prove(tokenizer, chosen.text, row["messages"], stop_token_ids, where)
+        encoded = encode(tokenizer, chosen.text, row["messages"], maximum_length)
+        counts["cut_conversations"] += encoded.cut > 0
+    return {
+        "template": chosen.origin,
+        "renders_like_the_verifiers_own": own_template(tokenizer) is not None,
+        "probes": len(PROBES),
+        "probes_refused_by_both": probed["refused"],
+        "probes_the_verifier_rewrites": probed["rewritten"],
+        "conversations": len(conversations),
+        "cut_conversations": counts["cut_conversations"],
+        "replies": counts["replies"],
+        "replies_whose_white_space_joins_the_prompt": counts["seams"],
+        "tokens": counts["tokens"],
+        "assistant_tokens": counts["masked"],
+        "mask_share": round(counts["masked"] / counts["tokens"], 4),
+        "eos_is_pad": tokenizer.pad_token_id == tokenizer.eos_token_id,
+    }
+
+
+def spans(tokenizer: PreTrainedTokenizerBase, encoded: Encoded) -> list[dict]:
+    """The text of a conversation in runs of equal mask, for showing: {"text", "masked"}."""
+    return [
+        {"text": tokenizer.decode(encoded.token_ids[start:end]), "masked": bool(value)}
+        for value, start, end in _runs(encoded.loss_mask)
+    ]
+
+
+def prove_on_probes(
+    tokenizer: PreTrainedTokenizerBase, chosen: ChosenTemplate, stop_token_ids: list[int]
+) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for name, messages in PROBES.items():
+        where = f"template {chosen.origin}, probe '{name}'"
+        try:
+            counts += _prove(tokenizer, chosen.text, messages, stop_token_ids, where)
+        except Refused:
+            counts["refused"] += 1
+        except Rewritten:
+            counts["rewritten"] += 1
+    if counts["refused"] == len(PROBES):
+        render(tokenizer, chosen.text, PROBES["plain"], False)  # raises the template's own message
+    return counts
+
+
+def _prove(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    messages: list[dict],
+    stop_token_ids: list[int],
+    where: str,
+) -> Counter[str]:
+    """(a) to (d) of `validate` for one conversation; returns its counts."""
+    served = own_template(tokenizer) or template  # what serving renders
+    text = renders_alike(tokenizer, template, served, messages, where)
+    encoded = encode(tokenizer, template, messages, maximum_length=10**9)
+    replies = [number for number, m in enumerate(messages) if m["role"] == "assistant"]
+    prompts = [render(tokenizer, served, messages[:number], True) for number in replies]
+    for prompt in prompts:
+        _begins_with_prompt(text, prompt, where)
+    runs = [(start, end) for value, start, end in _runs(encoded.loss_mask) if value]
+    if len(runs) != len(replies):
+        raise InputError(
+            f"{where}: the mask has {len(runs)} runs for {len(replies)} assistant replies; "
+            f"put {MARKER} … around the reply and its end token, and around nothing else"
+        )
+    seams = 0
+    for number, prompt, (start, end) in zip(replies, prompts, runs, strict=True):
+        said, reply = encoded.token_ids[start:end], messages[number]["content"]
+        _is_the_reply(tokenizer, said, reply, stop_token_ids, where)
+        seams += _seam(tokenizer, encoded, start, prompt, where)
+    _is_tokenized_so(tokenizer, template, messages, encoded, where)
+    return Counter(
+        replies=len(replies),
+        seams=seams,
+        tokens=len(encoded.token_ids),
+        masked=sum(encoded.loss_mask),
+    )
+
+
+def renders_alike(
+    tokenizer: PreTrainedTokenizerBase, template: str, own: str, messages: list[dict], where: str
+) -> str:
+    """The rendering of the conversation, proven equal to the verifier's own, as is its prompt's.
+
+    Raises:
+        Refused: both refuse the conversation.
+    """
+    for shown, prompt_only in ((messages[:-1], True), (messages, False)):
+        try:
+            theirs = render(tokenizer, own, shown, prompt_only)
+        except Refused as refused:
+            try:
+                ours = render(tokenizer, template, shown, prompt_only)
+            except Refused:
+                raise Refused(f"{where}: {refused}") from None
+            raise InputError(
+                f"{where}: the verifier's own template refuses this conversation ({refused}), the "
+                f"marked one renders {ours[:80]!r}: correct template.file"
+            ) from None
+        try:
+            ours = render(tokenizer, template, shown, prompt_only)
+        except Refused as refused:
+            raise InputError(
+                f"{where}: {refused}; the verifier's own template renders it: correct template.file"
+            ) from None
+        if ours != theirs:
+            at = _differ_at(ours, theirs)
+            raise InputError(
+                f"{where}: the marked template renders {ours[at : at + 40]!r} at character {at} "
+                f"where the verifier's own renders {theirs[at : at + 40]!r}; serving would send "
+                "other tokens than training saw: correct template.file"
+            )
+    return theirs
+
+
+def _begins_with_prompt(text: str, prompt: str, where: str) -> None:
+    """The conversation goes on from the prompt that serving sent, as far as the verifier's own
+    template can tell; an empty thought may stand in one of them alone."""
+    at = _differ_at(text, prompt)
+    left = prompt[at:]
+    if left and not THINKING.match(left.lstrip()):
+        raise Rewritten(
+            f"{where}: the verifier's own template renders {text[at : at + 40]!r} at character "
+            f"{at} of the conversation where it sent {left[:40]!r} as the prompt of an earlier "
+            "reply: it rewrites earlier turns, so training would see prompts that serving never "
+            "sends; leave such turns out (system turns: sharegpt.system_turns)"
+        )
+
+
+def _is_the_reply(
+    tokenizer: PreTrainedTokenizerBase,
+    said: list[int],
+    reply: str,
+    stop_token_ids: list[int],
+    where: str,
+) -> None:
+    if said[-1] not in stop_token_ids:
+        raise InputError(
+            f"{where}: the mask of the reply {reply[:40]!r} ends with "
+            f"{tokenizer.decode(said[-1:])!r}, and its end token is outside; the draft would "
+            f"never learn where replies end: put {MARKER} … around both"
+        )
+    text = tokenizer.decode(said[:-1], clean_up_tokenization_spaces=False)
+    # a template may add an empty thought to the last reply and drop those of earlier ones, and a
+    # tokenizer (Qwen's) may compose characters
+    shown, wanted = (normalize("NFC", THINKING.sub("", words)).strip() for words in (text, reply))
+    if shown != wanted:
+        raise InputError(
+            f"{where}: the mask covers {text[:60]!r}, expected the reply {reply[:60]!r}"
+        )
+
+
+def _seam(
+    tokenizer: PreTrainedTokenizerBase, encoded: Encoded, start: int, prompt: str, where: str
+) -> bool:
+    """Whether white space between prompt and reply is another token in training than in serving.
+
+    Raises:
+        InputError: more than white space: the mask begins too early or too late.
+    """
+    trained = encoded.token_ids[:start]
+    served = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    same = _differ_at(trained, served)
+    unseen = tokenizer.decode(trained[same:])  # in training's prompt alone
+    unmasked = tokenizer.decode(served[same:])  # in serving's prompt alone
+    # in both prompts, but masked in training's; where white space has joined, the tokens differ
+    covered = same < len(served) and encoded.token_ids[start] == served[same]
+    if not covered and THINKING.match(unmasked.strip()):
+        unmasked = ""  # serving closes the thought before the reply begins
+    if covered or unseen.strip() or unmasked.strip():
+        raise InputError(
+            f"{where}: serving would send {unmasked[-60:]!r} before a reply where training has "
+            f"{unseen[-60:]!r} outside the mask: put {MARKER} … where the generation prompt ends"
+        )
+    return bool(unseen or unmasked)
+
+
+def _is_tokenized_so(
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    messages: list[dict],
+    encoded: Encoded,
+    where: str,
+) -> None:
+    """Tokenising many conversations at once, which goes a faster way, comes to the same."""
+    ((token_ids, mask),) = encode_many(tokenizer, render_many(tokenizer, template, [messages]))
+    if (token_ids.tolist(), mask.tolist()) != (encoded.token_ids, encoded.loss_mask):
+        raise InputError(
+            f"{where}: the tokenised conversation is not what transformers' apply_chat_template "
+            "gives for it"
+        )
+
+
+def _differ_at(a, b) -> int:
+    """The first position at which two sequences differ: their common length if they do not."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((at for at, (x, y) in pairs if x != y), min(len(a), len(b)))
+
+
+def _runs(mask: list[int]) -> list[tuple[int, int, int]]:
+    """Runs of equal mask: (value, first token, token after the last)."""
+    bounds = [0, *(i for i in range(1, len(mask)) if mask[i] != mask[i - 1]), len(mask)]
+    return [(mask[start], start, end) for start, end in pairwise(bounds) if end]

@@ -1,0 +1,282 @@
+"""Features and teacher of every document, kept on disk for all experiments that want the same.
+
+Shapes: N tokens of all documents, T of some, N' of them taught, H hidden.
+"""
+
+import fcntl
+import hashlib
+import math
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from eagle.draft.vocabulary import Vocabulary
+from eagle.errors import InputError
+from eagle.files import read_json, sha256_of_file, write_json
+from eagle.tokens.token_set import TokenSet
+from eagle.tracking import Progress
+from eagle.training.distributed import barrier, gather, local_rank_and_world, rank_and_world
+from eagle.training.features import FORWARD_TOKENS, batches_of, compute_features, keep_in_step
+from eagle.training.loss import Teacher, teach
+from eagle.verifier.verifier import Verifier
+
+# In a cache that is being filled, a file locked by the process that fills it.
+LOCK = "filling"
+
+
+class CachedFeatures:
+    """Features and teacher of all documents in memory-mapped files, in the order of the tokens.
+
+    Each folder is named by what its content depends on, so every experiment with the same
+    verifier, tokens and precision shares it. With several machines, each keeps its own.
+    """
+
+    def __init__(
+        self,
+        tokens: TokenSet,
+        verifier: Verifier,
+        vocabulary: Vocabulary,
+        verifier_hash: str,
+        progress_seconds: float,
+    ):
+        """Map them, computing first what is not there whole; all ranks take part.
+
+        Args:
+            vocabulary: what the teacher's softmax runs over.
+
+        Raises:
+            InputError: not enough disk for them.
+        """
+        self.tokens = tokens
+        self.device = verifier.head.device
+        taught = tokens.taught()
+        self.row = taught.cumsum(0) - 1  # of a taught position in the teacher's files [N]
+        width, head = verifier.head.shape[1], vocabulary.head
+        states = _Files(
+            _folder(verifier_hash, verifier.head.dtype, tokens.token_ids, tokens.bounds),
+            {"features": ((len(taught), width), verifier.head.dtype)},
+        )
+        states.fill(lambda maps: _run_verifier(*maps, tokens, verifier, progress_seconds))
+        (self.features,) = states.maps()
+        teacher = _Files(
+            _folder(states.folder.name, head.dtype, tokens.loss_mask, vocabulary.token_ids),
+            {
+                "mean": ((int(taught.sum()), width), head.dtype),
+                "likeliest": ((int(taught.sum()),), torch.int32),
+            },
+            needed=states.folder,
+        )
+        teacher.fill(lambda maps: _run_head(*maps, self, taught, vocabulary, progress_seconds))
+        self.mean, self.likeliest = teacher.maps()
+        self.seconds = states.seconds + teacher.seconds
+
+    def prepare(self, documents: tuple[int, ...]) -> None:
+        pass  # they all are
+
+    def of(self, documents: list[int], positions: list[Tensor]) -> tuple[Tensor, Teacher]:
+        spans = [self.tokens.span(document) for document in documents]
+        rows = [self.row[span][at] for span, at in zip(spans, positions, strict=True)]
+        rows = torch.cat(rows)
+        features = torch.cat([self.features[span] for span in spans])
+        return (
+            features.to(self.device, non_blocking=True),
+            Teacher(
+                self.mean[rows].to(self.device, non_blocking=True),
+                self.likeliest[rows].long().to(self.device, non_blocking=True),
+            ),
+        )
+
+
+def cache_folder() -> Path:
+    """$EAGLE_CACHE, or .cache/eagle of the main checkout, also from DVC's temporary copies."""
+    if "EAGLE_CACHE" in os.environ:
+        return Path(os.environ["EAGLE_CACHE"])
+    here = Path.cwd()
+    copies = [parent for parent in here.parents if parent.name == "exps" and ".dvc" in parent.parts]
+    main = copies[0].parents[2] if copies else here  # MAIN/.dvc/tmp/exps/COPY
+    return main / ".cache" / "eagle"
+
+
+class _Files:
+    """Tensors in files of one folder, which is whole or absent."""
+
+    def __init__(
+        self,
+        folder: Path,
+        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]],
+        needed: Path | None = None,
+    ):
+        """Args: needed: a folder that must not make room for this one."""
+        self.folder, self.shapes, self.needed = folder, shapes, needed
+
+    @property
+    def seconds(self) -> float:
+        return read_json(self.folder / "manifest.json")["seconds"]
+
+    def maps(self) -> list[Tensor]:
+        """Raises: InputError: a run beside this one removed them to make room."""
+        for name, (shape, dtype) in self.shapes.items():
+            path = self._path(name)
+            if not path.is_file() or path.stat().st_size != math.prod(shape) * dtype.itemsize:
+                raise InputError(
+                    f"{path}: was removed to make room for another run's features; start again"
+                )
+        return self._map()
+
+    def _map(self) -> list[Tensor]:
+        return [
+            torch.from_file(
+                str(self._path(name)), shared=True, size=math.prod(shape), dtype=dtype
+            ).view(shape)
+            for name, (shape, dtype) in self.shapes.items()
+        ]
+
+    def fill(self, write: Callable[[list[Tensor]], None]) -> None:
+        """Let `write` write into the maps, all ranks of a machine together, unless it was done.
+
+        Raises:
+            InputError: not enough disk, also without the caches that were not used for longest.
+        """
+        leads = local_rank_and_world()[0] == 0
+        # one name a run: an experiment beside this one may be filling the same cache
+        answers = gather((self._whole(), uuid.uuid4().hex) if leads else None)
+        # all machines or none: filling is done in step
+        if all(answer[0] for answer in answers if answer):
+            return
+        started = time.monotonic()
+        whole = self.folder
+        name = answers[rank_and_world()[0] - local_rank_and_world()[0]][1]
+        self.folder = whole.with_name(f".{name}.partial")
+        if leads:
+            _remove_abandoned(whole.parent)
+            self.folder.mkdir(parents=True)
+            mine = (self.folder / LOCK).open("w")
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(mine, fcntl.LOCK_EX)  # until this process ends, however it does
+            self._make_room()
+            self._map()  # creates the files
+        barrier()
+        write(self._map())
+        barrier()
+        if leads:
+            seconds = time.monotonic() - started
+            mine.close()
+            (self.folder / LOCK).unlink()
+            write_json(
+                self.folder / "manifest.json", {"seconds": seconds, "sha256": self._hashes()}
+            )
+            shutil.rmtree(whole, ignore_errors=True)
+            try:
+                os.replace(self.folder, whole)
+            except OSError:  # another run's, or another agent's on this machine, came in between
+                shutil.rmtree(self.folder)
+        self.folder = whole
+        barrier()
+
+    def _whole(self) -> bool:
+        """Whether the files are there with the bytes that were written.
+
+        They take minutes to days to compute and every later run reads them, so one that was cut
+        or changed since must not pass.
+        """
+        if not (self.folder / "manifest.json").is_file():
+            return False
+        try:
+            found = self._hashes()
+        except OSError:  # a run beside this one is removing them
+            found = None
+        if read_json(self.folder / "manifest.json")["sha256"] != found:
+            print(f"{self.folder}: changed since it was written; computed again", file=sys.stderr)
+            return False
+        os.utime(self.folder)  # what was used last makes room last
+        return True
+
+    def _hashes(self) -> dict[str, str]:
+        return {name: sha256_of_file(self._path(name)) for name in self.shapes}
+
+    def _make_room(self) -> None:
+        needed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.shapes.values())
+        others = [path for path in self.folder.parent.glob("[!.]*") if path.is_dir()]
+        others = sorted(set(others) - {self.needed}, key=lambda path: path.stat().st_mtime)
+        removable = sum(file.stat().st_size for path in others for file in path.iterdir())
+        free = shutil.disk_usage(self.folder).free
+        if needed > free + removable:
+            (rows, width), dtype = next(iter(self.shapes.values()))
+            raise InputError(
+                f"features of {rows:,} tokens x {width} x {dtype.itemsize} bytes need "
+                f"{needed / 1e9:.1f} GB, {self.folder.parent} has {free / 1e9:.1f} GB free and "
+                f"{removable / 1e9:.1f} GB of other runs' features: set EAGLE_CACHE to a larger "
+                "disk, take fewer conversations, or set train.features to replay"
+            )
+        while others and needed > shutil.disk_usage(self.folder).free:
+            print(f"{others[0]}: removed to make room for features", file=sys.stderr)
+            shutil.rmtree(others.pop(0), ignore_errors=True)
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.bin"
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove partial caches of runs that were killed: nobody holds their lock."""
+    for left in folder.glob(".*.partial"):
+        try:
+            with (left / LOCK).open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:  # being filled, or about to be
+            continue
+
+
+def _run_verifier(
+    features: Tensor, tokens: TokenSet, verifier: Verifier, progress_seconds: float
+) -> None:
+    """This rank's share of features [N, H]."""
+    rank, world = local_rank_and_world()
+    batches = batches_of(tokens, list(range(len(tokens))), verifier.head.device)
+    with Progress("features", len(features), "tokens", progress_seconds) as progress:
+        for number, documents in enumerate(batches):
+            lengths = [tokens.length(document) for document in documents]
+            if number % world == rank:
+                states = compute_features(tokens, verifier, documents).cpu()
+                for document, part in zip(documents, states.split(lengths), strict=True):
+                    features[tokens.span(document)] = part
+            progress.advance(sum(lengths))
+    most = math.ceil(len(batches) / world)
+    keep_in_step(tokens, verifier, most - len(batches[rank::world]))
+
+
+def _run_head(
+    means: Tensor,
+    likeliest: Tensor,
+    cached: CachedFeatures,
+    taught: Tensor,
+    vocabulary: Vocabulary,
+    progress_seconds: float,
+) -> None:
+    """This rank's share of the teacher's mean [N', H] and token [N']."""
+    rank, world = local_rank_and_world()
+    positions = taught.nonzero()[:, 0]
+    at_once = FORWARD_TOKENS[cached.device.type]
+    with Progress("teacher", len(positions), "tokens", progress_seconds) as progress:
+        for number, start in enumerate(range(0, len(positions), at_once)):
+            rows = slice(start, start + at_once)
+            if number % world == rank:
+                states = cached.features[positions[rows]].to(cached.device)
+                teacher = teach(states, vocabulary)
+                means[rows], likeliest[rows] = teacher.mean.cpu(), teacher.likeliest.int().cpu()
+            progress.advance(len(positions[rows]))
+
+
+def _folder(name: str, dtype: torch.dtype, *contents: Tensor) -> Path:
+    digest = hashlib.sha256(f"{name} {dtype}".encode())
+    for tensor in contents:
+        digest.update(tensor.cpu().numpy().tobytes())
+    return cache_folder() / digest.hexdigest()[:16]

@@ -1,0 +1,188 @@
+"""The EAGLE-1 loss (paper, section 3.2): feature regression and soft classification.
+
+Shapes: M counted positions, H hidden, V vocabulary, S tokens the softmax runs over.
+
+With p the verifier's distribution, z = head @ predicted the draft's logits and Z = sum_v exp(z_v),
+
+    classification = -sum_v p_v log softmax(z)_v = log Z - (sum_v p_v head_v) . predicted
+    its gradient   = softmax(z) @ head - sum_v p_v head_v
+
+so all that the loss needs of p is its mean head row, H numbers a position. They are computed once
+with the features; every later pass multiplies by the head twice, not three times.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from eagle.draft.vocabulary import Vocabulary
+
+# Logits that exist at once: at most ROWS x BLOCK x (4 + 2 * the head's bytes) is the loss's whole
+# memory beside its [M, H] gradient, 67 MB with a bfloat16 head, whatever the vocabulary. Large
+# enough to keep the products large, and BLOCK rows of the head serve all positions while they are
+# in a CPU's cache.
+ROWS, BLOCK = 1024, 8192
+# Rows are filled up to a multiple of this: a CPU builds its product kernels anew for each shape.
+ROUND = 64
+# Rows whose logits over the whole vocabulary exist at once where the likeliest are looked for.
+SEARCHED_ROWS = 256
+
+
+class Teacher(NamedTuple):
+    """The verifier's next-token distribution p at M positions, as far as training needs it."""
+
+    mean: Tensor
+    """sum_v p_v head_v [M, H]."""
+    likeliest: Tensor
+    """The most likely token, as a row of the vocabulary's head, int64 [M]."""
+
+
+class Sums(NamedTuple):
+    """Sums over counted positions; divide by their number."""
+
+    regression: Tensor
+    """SmoothL1 between predicted and true features, mean over H, summed over M."""
+    classification: Tensor
+    """Cross-entropy of softmax(head(predicted)) against softmax(head(true)), in nats."""
+    agreements: Tensor
+    """Positions where the teacher's token has the largest of the draft's logits; one of several
+    equal ones, which bfloat16 makes common, counts."""
+
+
+@torch.no_grad()
+def teach(target: Tensor, vocabulary: Vocabulary) -> Teacher:
+    """What the verifier would say after features target [M, H], among the vocabulary's tokens."""
+    head = vocabulary.head
+    mean = target.new_empty(target.shape, dtype=head.dtype)
+    likeliest = torch.empty(len(target), dtype=torch.int64, device=target.device)
+    for start in range(0, len(target), ROWS):
+        rows = slice(start, start + ROWS)
+        softmax = _Softmax(_filled(target[rows]), head)
+        largest = softmax.largest
+        place = torch.zeros_like(largest, dtype=torch.int64)
+        for first, logits in softmax.blocks():
+            value, at = logits.max(-1, keepdim=True)
+            place = torch.where(value > largest, at + first, place)  # of equal ones the first
+            largest = torch.maximum(value, largest)
+            softmax.add(first, logits)
+        count = len(target[rows])
+        mean[rows], likeliest[rows] = softmax.mean()[:count].to(head.dtype), place[:count, 0]
+    return Teacher(mean, likeliest)
+
+
+@torch.no_grad()
+def likeliest_tokens(predicted: Tensor, head: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The most likely token after predicted [M, H], int64 [M], and the `count` most likely ones
+    in any order [M, count].
+
+    The first is argmax's, as the teacher's is: of equal logits, common in bfloat16, topk may
+    prefer another.
+    """
+    first, several = [], []
+    for rows in predicted.split(SEARCHED_ROWS):
+        logits = (_filled(rows).to(head.dtype) @ head.T)[: len(rows)]  # [R, V]
+        first.append(logits.argmax(-1))
+        several.append(logits.topk(count).indices)
+    return torch.cat(first), torch.cat(several)
+
+
+def eagle_loss(predicted: Tensor, target: Tensor, teacher: Teacher, vocabulary: Vocabulary) -> Sums:
+    """Both losses in blocks, without keeping logits.
+
+    The head is frozen, so the gradient of the classification loss is known in the forward pass:
+    only that [M, H] tensor is kept for the backward pass, nothing of shape [M, S].
+
+    Args:
+        predicted: [M, H], the draft's features at counted positions.
+        target: [M, H], the verifier's features there, without noise.
+        teacher: what the verifier says there, `teach(target, vocabulary)`.
+    """
+    wide = torch.promote_types(predicted.dtype, torch.float32)
+    regression = functional.smooth_l1_loss(predicted.to(wide), target.to(wide), reduction="none")
+    classification, agreements = _SoftCrossEntropy.apply(predicted, *teacher, vocabulary.head)
+    return Sums(regression.mean(-1).sum(), classification, agreements)
+
+
+def reference_loss(predicted: Tensor, target: Tensor, head: Tensor) -> Sums:
+    """The same, written plainly: what tests hold `eagle_loss` against."""
+    logits, teacher = predicted @ head.T, target @ head.T
+    regression = functional.smooth_l1_loss(predicted, target, reduction="none").mean(-1).sum()
+    classification = -(teacher.softmax(-1) * logits.log_softmax(-1)).sum()
+    return Sums(regression, classification, (logits.argmax(-1) == teacher.argmax(-1)).sum())
+
+
+class _SoftCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx, predicted: Tensor, mean: Tensor, likeliest: Tensor, head: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        wide = torch.promote_types(head.dtype, torch.float32)  # float64 stays float64
+        loss = -(mean.to(wide) * predicted.to(wide)).sum()
+        agreements = torch.zeros((), dtype=torch.int64, device=head.device)
+        gradient = torch.empty_like(predicted) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(predicted), ROWS):
+            rows = slice(start, start + ROWS)
+            count = len(predicted[rows])
+            softmax = _Softmax(_filled(predicted[rows]), head)
+            place, taught = _filled(likeliest[rows, None]), softmax.largest
+            for first, logits in softmax.blocks():
+                at = place - first  # of the teacher's token in this block
+                here = (at >= 0) & (at < logits.shape[1])
+                own = logits.gather(1, at.clamp(0, logits.shape[1] - 1))
+                taught = torch.where(here, own, taught)
+                softmax.add(first, logits)
+            loss += (softmax.total.log() + softmax.largest)[:count].sum()
+            agreements += (taught == softmax.largest)[:count].sum()
+            if gradient is not None:
+                expected = softmax.mean()[:count]
+                gradient[rows] = (expected - mean[rows].to(wide)).to(predicted.dtype)
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(agreements)
+        return loss, agreements
+
+    @staticmethod
+    def backward(ctx, of_loss: Tensor, _of_agreements: Tensor):
+        (gradient,) = ctx.saved_tensors
+        return of_loss.to(gradient.dtype) * gradient, None, None, None
+
+
+class _Softmax:
+    """The softmax of R rows over head [S, H], block by block (Milakov and Gimelshein 2018, arXiv
+    1805.02867): sums so far are scaled down whenever a larger logit comes."""
+
+    def __init__(self, states: Tensor, head: Tensor):
+        """Args: states: [R, H]."""
+        self.wide = torch.promote_types(head.dtype, torch.float32)
+        self.states, self.head = states.to(head.dtype), head
+        self.largest = head.new_full((len(states), 1), float("-inf"), dtype=self.wide)
+        self.total = head.new_zeros((len(states), 1), dtype=self.wide)
+        """Sum of exp(logit - largest)."""
+        self.weighted = head.new_zeros(states.shape, dtype=self.wide)
+        """Sum of exp(logit - largest) * head row [R, H]."""
+
+    def blocks(self) -> Iterator[tuple[int, Tensor]]:
+        """The first head row of each block and its logits [R, BLOCK], to be given to `add`."""
+        for first in range(0, len(self.head), BLOCK):
+            yield first, (self.states @ self.head[first : first + BLOCK].T).to(self.wide)
+
+    def add(self, first: int, logits: Tensor) -> None:
+        """Take in a block; its logits are used up."""
+        largest = torch.maximum(self.largest, logits.amax(-1, keepdim=True))
+        scale = (self.largest - largest).exp_()
+        weights = logits.sub_(largest).exp_()
+        self.largest = largest
+        self.total.mul_(scale).add_(weights.sum(-1, keepdim=True))
+        block = self.head[first : first + BLOCK]
+        self.weighted.mul_(scale).add_(weights.to(self.head.dtype) @ block)
+
+    def mean(self) -> Tensor:
+        """sum_v softmax_v head_v [R, H]."""
+        return self.weighted / self.total
+
+
+def _filled(rows: Tensor) -> Tensor:
+    """Rows of zeros behind [R, A], so that R is a multiple of ROUND."""
+    return functional.pad(rows, (0, 0, 0, -len(rows) % ROUND))

@@ -1,0 +1,150 @@
+"""The draft's shape, its attention over packed documents, and its config's fit."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoConfig, GemmaConfig, GPT2Config
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from eagle.draft.draft import Draft, attend_within_documents, draft_config
+from eagle.errors import InputError
+from eagle.training.initialization import initialize_random
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def config(tiny_verifier):
+    return draft_config(None, AutoConfig.from_pretrained(tiny_verifier))
+
+
+def pairs(config, length: int, seed: int = 0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = (length, config.hidden_size)
+    return torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+
+
+def test_the_weights_have_the_official_names_and_no_norm_at_the_ends(config):
+    shapes = {name: tuple(tensor.shape) for name, tensor in Draft(config).state_dict().items()}
+    layer = "layers.0."
+    assert shapes == {
+        "fc.weight": (32, 64),
+        layer + "self_attn.q_proj.weight": (32, 32),
+        layer + "self_attn.k_proj.weight": (16, 32),
+        layer + "self_attn.v_proj.weight": (16, 32),
+        layer + "self_attn.o_proj.weight": (32, 32),
+        layer + "mlp.gate_proj.weight": (48, 32),
+        layer + "mlp.up_proj.weight": (48, 32),
+        layer + "mlp.down_proj.weight": (32, 48),
+        layer + "post_attention_layernorm.weight": (32,),
+    }
+
+
+@pytest.mark.parametrize("biases", [False, True])
+def test_it_is_transformers_llama_layer_without_the_input_norm(config, biases):
+    config.qkv_bias = config.attention_bias = biases
+    draft = Draft(config)
+    initialize_random(draft, 0)
+    config._attn_implementation = "sdpa"
+    layer = LlamaDecoderLayer(config, 0)
+    if biases:
+        layer.self_attn.o_proj.bias.data.zero_()
+        for name in ("q_proj", "k_proj", "v_proj"):
+            getattr(draft.layers[0].self_attn, name).bias.data.normal_()
+    layer.load_state_dict(draft.layers[0].state_dict(), strict=False)
+    layer.input_layernorm = torch.nn.Identity()
+    features, embeddings = pairs(config, 9)
+    positions = torch.arange(9)
+    hidden = draft.fc(torch.cat([embeddings, features], -1))[None]
+    rotary = draft.rotary(hidden, positions[None])
+    expected = layer(hidden, position_embeddings=rotary, attention_mask=None)
+    attend = attend_within_documents([9], "sdpa")
+    actual = draft(features, embeddings, positions, attend)
+    torch.testing.assert_close(actual, expected[0], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.proof
+def test_a_compiled_layer_is_the_layer(config):
+    """Traced whole, for any number of positions; needs a C++ compiler, and half a minute."""
+    draft = Draft(config)
+    initialize_random(draft, 0)
+    results = []
+    for compiled in (False, True):
+        if compiled:
+            draft.compile_layer()
+        for length in (64, 128, 192):
+            features, embeddings = pairs(config, length)
+            attend = attend_within_documents([length], "sdpa")
+            predicted = draft(features, embeddings, torch.arange(length), attend)
+            gradients = torch.autograd.grad(predicted.square().sum(), list(draft.parameters()))
+            results.append((predicted, *gradients))
+    assert not [name for name in draft.state_dict() if "orig_mod" in name]
+    for plain, compiled in zip(results[:3], results[3:], strict=True):
+        for a, b in zip(plain, compiled, strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["eager", "sdpa"])
+def test_packed_documents_are_the_documents_alone(config, backend):
+    draft = Draft(config)
+    initialize_random(draft, 0)
+    lengths = [5, 1, 12]
+    alone = []
+    inputs = [pairs(config, length, seed) for seed, length in enumerate(lengths)]
+    for (features, embeddings), length in zip(inputs, lengths, strict=True):
+        attend = attend_within_documents([length], "eager")
+        alone.append(draft(features, embeddings, torch.arange(length), attend))
+    packed = draft(
+        torch.cat([features for features, _ in inputs]),
+        torch.cat([embeddings for _, embeddings in inputs]),
+        torch.cat([torch.arange(length) for length in lengths]),
+        attend_within_documents(lengths, backend),
+    )
+    torch.testing.assert_close(packed, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_a_missing_backend_names_what_to_install():
+    with pytest.raises(InputError, match=r"requirements-flash-attn\.txt"):
+        attend_within_documents([3], "flash_attention_2")
+
+
+def test_the_config_takes_from_the_verifier_what_the_file_leaves_out(tiny_verifier, tmp_path):
+    verifier = AutoConfig.from_pretrained(tiny_verifier)
+    page = json.loads((ROOT / "resources/eagle_config.json").read_text())
+    path = tmp_path / "config.json"
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
+    path.write_text(json.dumps(page | heads | {"hidden_size": 32, "intermediate_size": 80}))
+    config = draft_config(path, verifier)
+    assert config.vocab_size == verifier.vocab_size
+    assert config.max_position_embeddings == 256
+    assert config.rope_parameters["rope_theta"] == 500.0
+    assert (config.num_hidden_layers, config.intermediate_size, config.bias) == (1, 80, False)
+    stated = {"hidden_size": 32, "num_attention_heads": 4, "rope_theta": 7.0, "vocab_size": 9}
+    path.write_text(json.dumps(stated))
+    with pytest.raises(InputError, match="vocab_size is 9, the verifier's is"):
+        draft_config(path, verifier)
+    del stated["vocab_size"]
+    path.write_text(json.dumps(stated))
+    with pytest.raises(InputError, match="rope_parameters is .*7.0.*, the verifier's .*500.0"):
+        draft_config(path, verifier)
+    path.write_text(json.dumps(stated | {"rope_theta": 500}))
+    assert draft_config(path, verifier).rope_parameters == verifier.rope_parameters
+
+
+def test_a_config_of_another_width_or_form_is_refused(tiny_verifier, tmp_path):
+    verifier = AutoConfig.from_pretrained(tiny_verifier)
+    with pytest.raises(InputError, match="hidden_size is 4096, the verifier's is 32"):
+        draft_config(ROOT / "resources/eagle_config.json", verifier)
+    path = tmp_path / "config.json"
+    path.write_text("[]")
+    with pytest.raises(InputError, match="not a Llama config"):
+        draft_config(path, verifier)
+    path.write_text('{"hidden_size": 32, "hidden_act": "gelu"}')
+    with pytest.raises(InputError, match="hidden_act is gelu; vLLM and SGLang serve"):
+        draft_config(path, verifier)
+
+
+def test_the_draft_is_llamas_whatever_the_verifier():
+    assert draft_config(None, GemmaConfig()).hidden_act == "silu"
+    with pytest.raises(InputError, match="a gpt2, without rotary embedding"):
+        draft_config(None, GPT2Config())

@@ -1,0 +1,37 @@
+"""The draft on its own predictions."""
+
+import torch
+from transformers import AutoConfig
+
+from eagle.draft.draft import Draft, attend_within_documents, draft_config
+from eagle.draft.rollout import rollout
+from eagle.training.initialization import initialize_random
+
+
+def test_a_rollout_is_what_decoding_feeds_the_draft(tiny_verifier):
+    """Step j at position t, against one causal pass over the features that a chain begun at t - j
+    has: true ones up to there, then its own."""
+    config = draft_config(None, AutoConfig.from_pretrained(tiny_verifier))
+    draft = Draft(config)
+    initialize_random(draft, 0)
+    lengths = [6, 4]
+    torch.manual_seed(0)
+    features, embeddings = torch.randn(2, 10, config.hidden_size)
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    steps = list(rollout(draft, features, embeddings, positions, lengths, "sdpa", 3))
+    assert len(steps) == 4
+    for begin, length in ((0, 6), (6, 4)):
+        for start in range(length):
+            own = features[begin : begin + start + 1]
+            for step in range(min(4, length - start)):
+                seen = start + step + 1
+                chain = draft(
+                    own,
+                    embeddings[begin : begin + seen],
+                    torch.arange(seen),
+                    attend_within_documents([seen], "eager"),
+                )
+                torch.testing.assert_close(
+                    steps[step][begin + seen - 1], chain[-1], atol=1e-5, rtol=1e-5
+                )
+                own = torch.cat([own, chain[-1:]])

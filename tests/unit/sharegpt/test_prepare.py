@@ -1,0 +1,244 @@
+"""ShareGPT rows become regular conversations, or are rejected with a reason, or end the run."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from eagle.config import PrepareShareGptConfig, ShareGptSelection
+from eagle.errors import InputError
+from eagle.files import LinesOnDisk
+from eagle.sharegpt import prepare as sharegpt
+from eagle.sharegpt import rows
+from eagle.sharegpt.prepare import Prepared, prepare, statistics
+from eagle.system_prompts import system_turn
+from tests.tiny import make_conversations, make_messages, write_json_lines
+
+ALL = {"frac": 1.0, "bench": None}
+
+
+def turns(*speakers: str) -> list[dict]:
+    return [{"from": speaker, "value": f"text {i}"} for i, speaker in enumerate(speakers)]
+
+
+def source(tmp_path, *conversations: list[dict]) -> str:
+    path = tmp_path / "data.json"
+    rows = [{"id": f"c{i}", "conversations": c} for i, c in enumerate(conversations)]
+    path.write_text(json.dumps(rows))
+    return str(path)
+
+
+def prepared_of(path, processes: int = 1, **selection) -> Prepared:
+    selection = ALL | ({"frac": None} if "n" in selection else {}) | selection
+    return prepare(
+        str(path), None, ShareGptSelection(**selection), Path(path).parent / "scratch", processes
+    )
+
+
+def lines(written: LinesOnDisk, numbers, folder) -> list[dict]:
+    written.write(folder / "lines.jsonl", numbers)
+    return [json.loads(line) for line in (folder / "lines.jsonl").open(encoding="utf-8")]
+
+
+def chosen(path, **selection) -> list[dict]:
+    prepared = prepared_of(path, **selection)
+    return lines(prepared.usable, prepared.chosen, Path(path).parent)
+
+
+def rejected(path, **selection) -> dict[int, str]:
+    prepared = prepared_of(path, **selection)
+    rows = lines(prepared.rejected, range(len(prepared.rejected)), Path(path).parent)
+    assert {row["file"] for row in rows} <= {"data.json"}
+    return {row["row"]: row["reason"] for row in rows}
+
+
+def test_roles_are_mapped_and_edges_dropped(tmp_path):
+    path = source(tmp_path, turns("gpt", "human", "chatgpt", "user", "bard", "human"))
+    (conversation,) = chosen(path)
+    roles = [message["role"] for message in conversation["messages"]]
+    assert roles == ["user", "assistant", "user", "assistant"]
+    assert conversation["messages"][0]["content"] == "text 1"
+    assert conversation["id"] == "c0"
+
+
+def test_what_is_not_kept_is_rejected_with_file_row_and_reason(tmp_path):
+    empty = [*turns("human"), {"from": "gpt", "value": "  "}]
+    path = source(
+        tmp_path, turns("human", "gpt"), turns("human", "human", "gpt"), [], empty,
+        turns("human", "system", "gpt"), turns("gpt"),
+    )  # fmt: skip
+    reasons = rejected(path)
+    assert reasons[1].startswith("roles do not alternate")
+    assert reasons[2] == reasons[5] == "no user turn with a reply"
+    assert reasons[3].startswith("empty turn")
+    assert reasons[4] == "system turn not at the start"
+    prepared = prepared_of(path)
+    counts = statistics(prepared, {"train": prepared.chosen})
+    assert counts["read"] == 6
+    assert counts["kept"] == 1
+    assert counts["conversations"] == {"train": 1}
+    assert sum(counts["rejected"].values()) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{}", r"row 0: found keys \[\], expected"),
+        ('[["x"]]', "row 0: found a list, expected"),
+        ("[]", "no usable conversation; the list is empty"),
+        ('[{"text": "x"}]', r"row 0: found keys \['text'\], expected"),
+        ('[{"id": 1, "conversations": [{"from": "alien", "value": "x"}]}]', "unknown role 'alien'"),
+        ('[{"id": 1, "conversations": [{"from": "human"}]}]', "turn 0: found .* `value`"),
+        ('[{"id": 1, "conversations": []}]', "all 1 rejected, the first because: no user turn"),
+    ],
+)
+def test_a_file_of_another_form_ends_with_one_message(tmp_path, content, expected):
+    path = tmp_path / "data.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=expected):
+        prepared_of(path)
+
+
+def test_a_folder_is_read_in_name_order_and_the_shuffle_is_the_seeds(tmp_path):
+    for name, seed in (("b.json", 1), ("a.json", 0)):
+        (tmp_path / name).write_text(json.dumps(make_conversations(30, seed)))
+    taken = [
+        [row["messages"] for row in chosen(tmp_path / "", **selection)]
+        for selection in ({}, {}, {"shuffle_seed": 1}, {"n": 10})
+    ]
+    assert taken[0] == taken[1] != taken[2]
+    assert taken[3] == taken[0][:10]
+    in_order = [*make_conversations(30, 0), *make_conversations(30, 1)]
+    random.Random(0).shuffle(in_order)  # the page's shuffle, of the whole list
+    texts = [[turn["value"] for turn in row["conversations"]] for row in in_order]
+    assert [[message["content"] for message in row] for row in taken[0]] == texts
+    assert len(chosen(tmp_path / "", frac=0.5)) == 30
+    with pytest.raises(InputError, match="n = 61: .* only 60 usable"):
+        prepared_of(tmp_path / "", n=61)
+
+
+def test_system_prompts_are_added_only_where_none_stands(tmp_path):
+    path = source(tmp_path, turns("human", "gpt"), turns("system", "human", "gpt"))
+    found = chosen(path, system_prompt="llama2")
+    systems = {row["id"]: row["messages"][0]["content"] for row in found}
+    assert systems["c0"].startswith("You are a helpful, respectful and honest assistant.")
+    assert systems["c1"] == "text 0"
+    with pytest.raises(InputError, match=r"system_prompt = lama: neither .*\(none, llama2\)"):
+        system_turn("lama")
+    dropped = prepared_of(path, system_turns="drop")
+    assert dropped.changes["system turn dropped"] == 1
+    for system_prompt, first in (("none", {"user"}), ("llama2", {"system"})):
+        found = chosen(path, system_turns="drop", system_prompt=system_prompt)
+        assert {row["messages"][0]["role"] for row in found} == first
+        assert "text 0" not in {row["messages"][0]["content"] for row in found if "c1" in row["id"]}
+
+
+def test_half_a_surrogate_pair_is_rejected_before_it_cannot_be_written(tmp_path):
+    broken = [{"from": "human", "value": "x\ud83d"}, {"from": "gpt", "value": "y"}]
+    path = source(tmp_path, broken, turns("human", "gpt"))
+    assert rejected(path) == {0: "turn holds half a surrogate pair: turn 0"}
+    content = [{"id": "\ud83d", "conversations": turns("human", "gpt")},
+               {"id": 1.5, "conversations": turns("human", "gpt")},
+               {"id": 7, "conversations": turns("human", "gpt")}]  # fmt: skip
+    Path(path).write_text(json.dumps(content))
+    assert rejected(path) == dict.fromkeys((0, 1), "id is neither text nor a whole number")
+    assert [row["id"] for row in chosen(path)] == [7]
+
+
+def test_every_rule_is_a_parameter(tmp_path):
+    path = source(
+        tmp_path, turns("gpt", "human", "gpt"), turns("human", "human", "gpt", "human"),
+        [*turns("human", "gpt", "human"), {"from": "gpt", "value": " "}],
+        [*turns("human", "gpt", "human"), {"from": "gpt", "value": "x" * 100}],
+    )  # fmt: skip
+    assert rejected(path, drop_leading_reply=False)[0] == "begins with a reply"
+    joined = {row["id"]: row["messages"] for row in chosen(path, require_alternation=False)}
+    assert joined["c1"] == [
+        {"role": "user", "content": "text 0\n\ntext 1"}, {"role": "assistant", "content": "text 2"},
+    ]  # fmt: skip
+    reasons = rejected(path, maximum_turn_characters=99)
+    assert reasons[2] == "empty turn: turn 3"
+    assert reasons[3] == "turn of more than 99 characters: turn 3"
+    cut = prepared_of(path, unusable_turn="cut", maximum_turn_characters=99, drop_duplicates=False)
+    assert len(cut.chosen) == 3
+    assert cut.changes["cut before an unusable turn"] == 2
+    assert cut.changes["leading reply dropped"] == 1
+    Path(path).write_text(json.dumps([{"conversations": turns("Alien", "gpt")}]))
+    assert [row["id"] for row in chosen(path, roles={"alien": "user", "gpt": "assistant"})] == [0]
+
+
+def test_duplicates_are_rejected_and_the_first_one_is_kept(tmp_path):
+    words = " ".join(str(number) for number in range(200))
+    near = [{"from": "human", "value": words}, {"from": "gpt", "value": "yes"}]
+    nearly = [{"from": "human", "value": words + " more"}, {"from": "gpt", "value": "yes"}]
+    path = source(tmp_path, turns("human", "gpt"), near, turns("user", "bard"), nearly)
+    assert rejected(path) == {2: "exact duplicate: of 'c0'"}
+    assert rejected(path, drop_duplicates=False) == {}
+    assert rejected(path, near_duplicate_similarity=0.9)[3] == "near duplicate: of 'c1'"
+    prepared = prepared_of(path, near_duplicate_similarity=0.9)
+    counts = statistics(prepared, {"train": prepared.chosen})
+    assert (counts["read"], counts["kept"]) == (4, 2)
+    assert counts["rejected"] == {"exact duplicate": 1, "near duplicate": 1}
+
+
+def test_bench_prompts_do_not_get_into_training(tmp_path):
+    question = {
+        "question_id": 5,
+        "category": "c",
+        "turns": ["How do I fold a paper crane quickly?"],
+    }
+    bench = write_json_lines(tmp_path / "bench.jsonl", [question])
+    leak = [{"from": "human", "value": "hey, how do I fold a paper crane quickly"},
+            {"from": "gpt", "value": "so"}]  # fmt: skip
+    path = source(tmp_path, turns("human", "gpt"), leak)
+    assert rejected(path, bench=str(bench)) == {1: "holds a bench prompt: bench.jsonl, question 5"}
+    assert rejected(path, bench=str(bench), leak_words=9) == {}
+
+
+def test_texts_in_parts_are_joined_and_images_refused_by_name(tmp_path):
+    def row(*parts) -> dict:
+        return {"messages": [{"role": "user", "content": list(parts)},
+                             {"role": "assistant", "content": "fine"}]}  # fmt: skip
+
+    text = {"type": "text", "text": "look: "}
+    path = tmp_path / "data.json"
+    content = [row(text, text), row(text, {"type": "image_url", "image_url": {"url": "x"}}),
+               row({"type": "text"}), {"messages": [{"role": "user", "content": None}]},
+               {"messages": [{"role": "user", "content": 5}, {"role": "assistant",
+                                                              "content": "x"}]},
+               {"messages": [{"role": "system", "content": [{"type": "image_url"}]},
+                             {"role": "user", "content": "x"},
+                             {"role": "assistant", "content": "x"}]},
+               {"text": "x"}]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in content))
+    assert chosen(path)[0]["messages"][0]["content"] == "look: look: "
+    reasons = rejected(path)
+    assert reasons[1] == "turn holds a part of another kind, 'image_url': turn 0"
+    assert reasons[2] == reasons[4] == "turn is not text: turn 0"
+    assert reasons[3] == "no user turn with a reply"
+    assert reasons[5] == "turn holds a part of another kind, 'image_url': turn 0"
+    assert reasons[6].startswith("another schema: found keys ['text'], expected")
+
+
+def test_any_number_of_processes_leaves_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(sharegpt, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(rows, "CHUNK", 3000)
+    path = tmp_path / "data.json"
+    content = [*make_conversations(150), *make_conversations(20, 0), {"conversations": []}]
+    path.write_text(json.dumps(content))
+    found = []
+    for processes in (1, 2):
+        prepared = prepared_of(path, processes, near_duplicate_similarity=0.9)
+        numbers = range(len(prepared.rejected))
+        found.append((lines(prepared.usable, prepared.chosen, tmp_path),
+                      lines(prepared.rejected, numbers, tmp_path)))  # fmt: skip
+    assert found[0] == found[1]
+    assert len(found[0][1]) >= 21
+
+
+def test_the_commands_own_defaults_leave_the_pages_conversations_alone(tmp_path):
+    path = write_json_lines(tmp_path / "data.jsonl", make_messages(9))
+    command = PrepareShareGptConfig(n=9, output=tmp_path / "x", source=str(path))
+    assert command.bench is None
+    assert len(prepare(str(path), None, command, tmp_path).chosen) == 9

@@ -1,0 +1,161 @@
+"""The card gains the evaluation's results; the draft leaves the machine only when told."""
+
+import base64
+import hashlib
+import json
+import subprocess
+import sys
+
+import pytest
+from huggingface_hub import ModelCard
+from tests.unit.report.test_card import HUB, TRAINED, VALIDATION
+
+from eagle.files import sha256_of_folder, write_json, write_text
+from eagle.report.card import card
+from tests.conftest import ROOT
+from tests.hub import Hub, environment, serve
+
+METRICS = {
+    "tau": 1.57, "alpha_0": 0.37, "alpha_1": 0.25, "alpha_2": 0.45, "alpha_3": 0.3, "alpha_4": None,
+    "top1_agreement": 0.378, "speedup": 1.2, "tokens_per_second": 40.5, "lossless": True,
+}  # fmt: skip
+DETAILS = {
+    "decoder": {"name": "a chain of 4"}, "tau_95": [1.4, 1.7], "speedup_95": [1.1, 1.3],
+    "vanilla_tokens_per_second": 33.75,
+}  # fmt: skip
+WEIGHTS = bytes(range(256)) * 8
+
+
+class WritableHub(Hub):
+    """What an upload asks for as well: large files go apart, then one commit names them all."""
+
+    received: dict
+    allowed = "Bearer write"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers["Authorization"] != self.allowed:
+            self._answer(401, b"{}", {}, True)
+        elif self.path == "/api/repos/create":
+            self.received["created"] = json.loads(body)
+            self._reply({"url": f"{self._address()}/org/draft"})
+        elif self.path == "/api/validate-yaml":
+            self.received["card"] = json.loads(body)["content"]
+            self._reply({"errors": [], "warnings": []})
+        elif "/preupload/" in self.path:
+            modes = [
+                {"path": file["path"], "shouldIgnore": False,
+                 "uploadMode": "lfs" if file["path"].endswith(".safetensors") else "regular"}
+                for file in json.loads(body)["files"]
+            ]  # fmt: skip
+            self._reply({"files": modes})
+        elif self.path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {"oid": o["oid"], "size": o["size"],
+                 "actions": {"upload": {"href": f"{self._address()}/lfs/{o['oid']}"}}}
+                for o in json.loads(body)["objects"]
+            ]  # fmt: skip
+            self._reply({"transfer": "basic", "objects": objects})
+        elif "/commit/" in self.path:
+            self.received["commit"] = [json.loads(line) for line in body.splitlines()]
+            address = f"{self._address()}/org/draft/commit/{'1' * 40}"
+            self._reply({"success": True, "commitOid": "1" * 40, "commitUrl": address})
+        else:
+            self._answer(404, b"{}", {}, True)
+
+    def do_PUT(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.received[self.path.rpartition("/")[2]] = body
+        self._answer(200, b"", {}, False)
+
+    def _reply(self, content: dict):
+        self._answer(200, json.dumps(content).encode(), {"Content-Type": "application/json"}, True)
+
+    def _address(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """A project's folders after `dvc repro`, as far as publishing reads them."""
+    for layout in ("official", "vllm"):
+        folder = tmp_path / "models/export" / layout
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(WEIGHTS)
+        write_text(folder / "README.md", card(layout, HUB, "llama2", TRAINED, VALIDATION))
+    results = tmp_path / "results/evaluate"
+    write_json(results / "metrics.json", METRICS)
+    write_json(results / "details.json", DETAILS)
+    evaluated = {
+        "parameters": {"bench": "mt_bench", "questions": 8, "maximum_new_tokens": 32,
+                       "temperature": 0.0, "dtype": "bfloat16"},
+        "inputs": {"draft": sha256_of_folder(tmp_path / "models/export/official")},
+        "hardware": {"cpu": "x86_64", "cores": 2, "gpus": []},
+    }  # fmt: skip
+    write_json(results / "provenance.json", evaluated)
+    return tmp_path
+
+
+def push(folder, *more, address="http://127.0.0.1:9", **variables):
+    return subprocess.run(
+        [sys.executable, "-m", "tools.push_to_hub", "org/draft", "--layout", "vllm", *more],
+        cwd=folder, env=environment(address, folder, PYTHONPATH=str(ROOT), **variables),
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def received():
+    return {}
+
+
+@pytest.fixture
+def hub(exported, received):
+    handler = type("Receiving", (WritableHub,), {"received": received})
+    with serve(exported, handler) as address:
+        yield address
+
+
+def test_without_upload_the_card_is_made_and_nothing_sent(exported, hub, received):
+    finished = push(exported, address=hub, HF_TOKEN="write")
+    assert finished.returncode == 0, finished.stderr
+    assert "nothing was sent" in finished.stdout
+    assert not received
+    text = (exported / "models/publish/vllm/README.md").read_text()
+    assert "8 questions of mt_bench" in text
+    assert "| tau | 1.57 (1.40–1.70) |" in text
+    assert "alpha_3" in text and "alpha_4" not in text
+    data = ModelCard(text).data
+    results = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert results == {
+        name: METRICS[name] for name in METRICS if name not in ("alpha_4", "lossless")
+    }
+    assert (data.license, data.base_model) == ("llama2", "org/model")
+    assert "results" not in (exported / "models/export/vllm/README.md").read_text()
+
+
+def test_an_upload_is_one_commit_of_card_and_weights(exported, hub, received):
+    finished = push(exported, "--upload", address=hub, HF_TOKEN="write")
+    assert finished.returncode == 0, finished.stderr
+    assert f"uploaded, {hub}/org/draft/commit/" in finished.stdout
+    assert received["created"]["name"] == "draft"
+    assert received["created"]["visibility"] == "private"
+    digest = hashlib.sha256(WEIGHTS).hexdigest()
+    assert received[digest] == WEIGHTS
+    _, *files = received["commit"]
+    sent = {file["value"]["path"]: file["value"] for file in files}
+    assert sent["model.safetensors"]["oid"] == digest
+    ready = exported / "models/publish/vllm/README.md"
+    assert base64.b64decode(sent["README.md"]["content"]) == ready.read_bytes()
+
+
+def test_what_cannot_be_published_says_why(exported, hub):
+    finished = push(exported, "--upload", address=hub, HF_TOKEN="read")
+    assert finished.returncode == 1
+    message = finished.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: upload to org/draft: ")
+    assert "HF_TOKEN" in message
+    (exported / "models/export/official/config.json").write_text("{}")
+    finished = push(exported)
+    assert finished.returncode == 1
+    assert "the results are not those of the draft in models/export" in finished.stderr
