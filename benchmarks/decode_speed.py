@@ -1,17 +1,18 @@
-"""How fast the decoders are, beside one another and beside transformers' own `generate`.
+"""How fast the decoders are, compared with each other and with transformers' own `generate`.
 
     python -m benchmarks.decode_speed
     python -m benchmarks.decode_speed --shape llama2_7b  # on a GPU; random weights
 
-On what `dvc repro` left of the default (resources/verifier, models/export), in bfloat16: all take
-turns on each prompt of the shipped bench, so that what slows the machine slows them alike.
-`generate` runs the model as transformers loads it; ours on packed weights (eagle/draft/onednn_weights.py), and
-once on plain ones. "auto" is what `evaluate` with its default would choose, held against its own
-forecast. Prints tokens/s and writes benchmarks/results/decode_speed.json.
+It needs the default's outputs of `dvc repro` (resources/verifier, models/export), and runs in
+bfloat16. All decoders take turns on each of the shipped questions, so that whatever slows the
+machine slows them alike. `generate` runs the model as transformers loads it; our decoders run on
+reordered weights (eagle/draft/onednn_weights.py), and vanilla also on the weights as loaded. "auto"
+is the decoder that `evaluate` chooses by default, compared with its own forecast. Prints tokens/s
+and writes benchmarks/results/decode_speed.json.
 
-With random weights nothing is accepted, and a step's time is what there is to measure: vanilla's
-against reading all weights once at the machine's measured rate, and a drafted step against
-vanilla's, which together with an acceptance length gives the speed-up. Writes
+With random weights nothing is accepted, so the times of steps are measured: a vanilla step compared
+with reading all weights once at the machine's measured rate, and a draft-and-verify step compared
+with a vanilla step, which together with an acceptance length gives the speed-up. Writes
 benchmarks/results/decode_steps_<shape>_<device>.json.
 """
 
@@ -25,9 +26,7 @@ import torch
 from benchmarks.train_throughput import LLAMA2_7B, measure, plain_draft, random_verifier
 from eagle.decoding.speculative import Generation, speculate, vanilla
 from eagle.decoding.tree import DynamicTree, Tree
-from eagle.draft.checkpoint import load_draft
-from eagle.draft.onednn_weights import pack, packed
-from eagle.draft.vocabulary import part_of_vocabulary
+from eagle.draft.onednn_weights import reorder_linear_layers
 from eagle.evaluation.forecast import forecast_on
 from eagle.evaluation.metrics import (
     acceptance_length,
@@ -36,9 +35,10 @@ from eagle.evaluation.metrics import (
     speedup,
     tokens_per_second,
 )
+from eagle.evaluation.models import load_models
 from eagle.files import read_json, write_json
 from eagle.provenance import provenance
-from eagle.questions import read_bench
+from eagle.questions import select_questions
 from eagle.report.paper import PAPER
 from eagle.template.template import encode_prompt, own_template
 from eagle.tokens.token_set import TokenSet
@@ -50,6 +50,7 @@ VERIFIER = Path("resources/verifier")
 DRAFT = Path("models/export/official")
 RESULT = Path("benchmarks/results/decode_speed.json")
 AUTO = "auto"
+DRAFT_VOCABULARY = 8192  # tokens
 PROMPT = 256  # tokens
 SHAPES = {
     "chain of 2": Tree.chain(2),
@@ -67,59 +68,57 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=40)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--shape", choices=["embedded", "llama2_7b"], default="embedded")
-    chosen = parser.parse_args()
-    if chosen.shape == "llama2_7b":
-        measure_steps(chosen.shape, LLAMA2_7B, chosen.tokens)
+    arguments = parser.parse_args()
+    if arguments.shape == "llama2_7b":
+        measure_steps(arguments.shape, LLAMA2_7B, arguments.tokens)
         return
     started = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    fast = Verifier.load(VERIFIER, torch.bfloat16, device)
-    pack(fast.model, keep=fast.model.get_output_embeddings())
-    draft = load_draft(DRAFT).to(device).cast(torch.bfloat16)
-    pack(draft)
-    frequent = TokenSet.load(Path("resources/tokens/train.safetensors")).by_frequency(
-        len(fast.head)
+    trained_on = TokenSet.load(Path("resources/tokens/train.safetensors"))
+    verifier, draft, vocabulary = load_models(
+        VERIFIER, DRAFT, torch.bfloat16, device, trained_on, DRAFT_VOCABULARY
     )
-    vocabulary = part_of_vocabulary(fast.head, frequent[:8192])
-    vocabulary = vocabulary._replace(head=packed(vocabulary.head))
-    tokens = chosen.tokens
-    prompts = read_prompts(chosen.questions)
+    tokens = arguments.tokens
+    prompts = read_prompts(arguments.questions)
     held_out = TokenSet.load(Path("resources/tokens/validation.safetensors"))
-    best = forecast_on(held_out, fast, draft, vocabulary, chains=False)[0]
+    best = forecast_on(held_out, verifier, draft, vocabulary, chains=False)[0]
     shapes = SHAPES | {AUTO: best.shape}
-    for shape in shapes.values():  # before the plain weights come
-        speculate(fast, draft, max(prompts, key=len), tokens, shape, vocabulary)
+    for shape in shapes.values():  # before the weights in their ordinary layout are loaded
+        speculate(verifier, draft, max(prompts, key=len), tokens, shape, vocabulary)
     peak = peak_memory_mb(device)
-    plain = Verifier.load(VERIFIER, torch.bfloat16, device)
+    as_loaded = Verifier.load(VERIFIER, torch.bfloat16, device)
     decoders: dict[str, Callable[[list[int]], Generation]] = {
-        "transformers.generate": lambda prompt: generate(plain, prompt, tokens),
-        "vanilla, plain weights": lambda prompt: vanilla(plain, prompt, tokens),
-        "vanilla": lambda prompt: vanilla(fast, prompt, tokens),
+        "transformers.generate": lambda prompt: generate(as_loaded, prompt, tokens),
+        "vanilla, plain weights": lambda prompt: vanilla(as_loaded, prompt, tokens),
+        "vanilla": lambda prompt: vanilla(verifier, prompt, tokens),
     } | {
-        name: lambda prompt, shape=shape: speculate(fast, draft, prompt, tokens, shape, vocabulary)
+        name: lambda prompt, shape=shape: speculate(
+            verifier, draft, prompt, tokens, shape, vocabulary
+        )
         for name, shape in shapes.items()
     }
     generations: dict[str, list[Generation]] = {name: [] for name in decoders}
     for number, prompt in enumerate(prompts):
         for name, decode in decoders.items():
             if number == 0:
-                decode(prompt)  # warm
+                decode(prompt)  # the first call also pays for allocation and cold caches
             generations[name].append(decode(prompt))
     rows = {}
-    for name, ours in generations.items():
+    reference = generations["vanilla"]
+    for name, decoded in generations.items():
         rows[name] = {
-            "seconds": round(sum(g.prefill_seconds + g.decode_seconds for g in ours), 1),
-            "tokens_per_second": tokens_per_second(ours),
-            "over_vanilla": over(ours, generations["vanilla"]),
-            "over_vanilla_95": bootstrap_interval(over, ours, generations["vanilla"], seed=0),
-            "tau": acceptance_length(ours) if ours[0].accepted else 1.0,
-            "draft_share": draft_share(ours) if ours[0].accepted else 0.0,
+            "seconds": round(sum(generation.seconds for generation in decoded), 1),
+            "tokens_per_second": tokens_per_second(decoded),
+            "over_vanilla": speedup(decoded, reference),
+            "over_vanilla_95": bootstrap_interval(speedup, decoded, reference, seed=0),
+            "tau": acceptance_length(decoded) if decoded[0].accepted else 1.0,
+            "draft_share": draft_share(decoded) if decoded[0].accepted else 0.0,
         }
         print(
             f"{name:<24} {rows[name]['tokens_per_second']:6.1f} tokens/s, "
             f"{rows[name]['over_vanilla']:.2f} x vanilla, tau {rows[name]['tau']:.2f}"
         )
-    measured = speedup(generations[AUTO], generations["vanilla"], prefill=False)
+    measured = speedup(generations[AUTO], reference, prefill=False)
     rows[AUTO] |= {
         "decoder": best.name,
         "forecast_tau": best.tau,
@@ -127,7 +126,7 @@ def main() -> None:
         "measured_over_forecast": measured / best.speedup,
     }
     print(f"{AUTO} is a {best.name}; measured / forecast: {measured / best.speedup:.2f}")
-    source = provenance(vars(chosen), {}, time.monotonic() - started)
+    source = provenance(vars(arguments), {}, time.monotonic() - started)
     files = [file for folder in (VERIFIER, DRAFT) for file in folder.glob("*.safetensors")]
     weights = sum(file.stat().st_size for file in files) / 1e6
     memory = {"weights_mb": round(weights), "peak_memory_mb": round(peak)}
@@ -140,19 +139,19 @@ def measure_steps(name: str, shape: dict, tokens: int) -> None:
     started = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     verifier = random_verifier(shape, device)
-    verifier.stop_token_ids = []  # every text as long as asked
+    verifier.stop_token_ids = []  # so that every text has the maximum length
     draft = plain_draft(verifier, 0)
     # the input embedding is looked up, not read
     read = sum(weight.nbytes for weight in verifier.model.parameters()) - verifier.embedding.nbytes
-    pack(verifier.model, keep=verifier.model.get_output_embeddings())
-    pack(draft)
+    reorder_linear_layers(verifier.model, keep=verifier.model.get_output_embeddings())
+    reorder_linear_layers(draft)
     # of LLaMA2-Chat 7B on MT-bench at temperature 0
     papers_tau = read_json(PAPER)["models"][0]["benches"]["mt_bench"]["0"]["tau"]
     generator = torch.Generator().manual_seed(0)
     prompt = torch.randint(3, shape["vocab_size"], (PROMPT,), generator=generator).tolist()
     rows = {}
     for decoder, tree in ({"vanilla": None} | SHAPES).items():
-        for _ in range(2):  # the first warms up
+        for _ in range(2):  # the second is measured
             if tree is None:
                 generation = vanilla(verifier, prompt, tokens)
             else:
@@ -195,17 +194,13 @@ def copy_rate(device: torch.device) -> float:
 
 
 def read_prompts(count: int) -> list[list[int]]:
-    """Token ids of the first turns of the shipped bench."""
+    """Token ids of the first turns of the shipped questions."""
     tokenizer = load_tokenizer(VERIFIER)
     template = own_template(tokenizer)
     return [
         encode_prompt(tokenizer, template, [{"role": "user", "content": question["turns"][0]}])
-        for question in read_bench("resources/bench/default.jsonl", count)
+        for question in select_questions("resources/bench/default.jsonl", count)
     ]
-
-
-def over(ours: list[Generation], others: list[Generation]) -> float:
-    return tokens_per_second(ours) / tokens_per_second(others)
 
 
 def generate(verifier: Verifier, prompt: list[int], tokens: int) -> Generation:
@@ -216,7 +211,7 @@ def generate(verifier: Verifier, prompt: list[int], tokens: int) -> Generation:
     output = verifier.model.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False
     )
-    text = output[0, len(prompt) :].tolist()  # on the host: the device is done
+    text = output[0, len(prompt) :].tolist()  # copying to the host waits for the device
     return Generation(text, 0.0, time.perf_counter() - started, len(text) - 1)
 
 

@@ -98,7 +98,7 @@ def write(path: Path, conversations: int, seed: int) -> None:
         file.write("\n]\n")
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("path", type=Path)
     parser.add_argument("--conversations", type=int, default=94_000)
@@ -106,3 +106,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     write(arguments.path, arguments.conversations, arguments.seed)
     print(f"wrote {arguments.path}, {arguments.path.stat().st_size / 1e6:,.0f} MB")
+
+
+if __name__ == "__main__":
+    main()

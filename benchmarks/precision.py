@@ -2,9 +2,9 @@
 
     python -m benchmarks.precision          # after `make repro`: its verifier and tokens
 
-Same documents in the same order, no noise, so that only precision and device differ. Without a GPU
-the CPU's own bfloat16 takes its place, and the result says so. The profile says where an update's
-time goes on the faster side. Writes benchmarks/results/precision_<device>.json.
+The documents and their order are the same and there is no noise, so that only precision and device
+differ. Without a GPU the CPU's bfloat16 takes its place, and the result says so. The profile shows
+where an update's time goes on the faster side. Writes benchmarks/results/precision_<device>.json.
 """
 
 import argparse
@@ -16,61 +16,50 @@ from pathlib import Path
 import torch
 from torch.profiler import profile
 
-import eagle.train  # noqa: F401  for what it sets for a CPU
 from eagle.config import TrainConfig, load_params
-from eagle.draft.draft import Draft, draft_config
-from eagle.draft.vocabulary import full_vocabulary, part_of_vocabulary
-from eagle.files import write_json
+from eagle.files import sha256_of_folder, write_json
 from eagle.provenance import provenance
 from eagle.tokens.token_set import TokenSet
-from eagle.tracking import ClearML
-from eagle.training.batch import Split
-from eagle.training.features import ReplayedFeatures
-from eagle.training.initialization import initialize_random
+from eagle.tracking import NullTracker
+from eagle.training.build import build_trainer, new_draft
 from eagle.training.trainer import Trainer
 from eagle.verifier.verifier import Verifier
-from scripts.train import command_of
+from scripts.train import train_config
 
 VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens/train.safetensors")
 RESULTS = Path("benchmarks/results")
 ROWS = 12  # of the profile
 
 
-def trainer_of(device: torch.device, dtype: str, updates: int, folder: Path) -> Trainer:
+def make_trainer(device: torch.device, dtype: str, updates: int, folder: Path) -> Trainer:
     """The shipped recipe's trainer without noise, on the documents of the first updates."""
     params = load_params()
     tokens = TokenSet.load(TOKENS).part(0, updates * params.train.global_batch_size)
     verifier = Verifier.load(VERIFIER, getattr(torch, dtype), device)
-    whole = full_vocabulary(verifier.head)
-    asked = TrainConfig(
-        **command_of(params).model_dump()
-        | {"mixed_precision": "none", "eagle_dtype": dtype, "noise_low": 0.0, "noise_high": 0.0}
+    dtypes = ("verifier_model_dtype", "verifier_model_lm_head_dtype", "eagle_dtype")
+    config = TrainConfig(
+        **train_config(params).model_dump()
+        | dict.fromkeys(dtypes, dtype)
+        | {"mixed_precision": "none", "noise_low": 0.0, "noise_high": 0.0}
         | {"epochs": 1, "features": "replay", "replay_passes": 1, "save": 10**9}
     )
-    said = tokens.by_frequency(len(whole.head))[: asked.softmax_vocabulary].to(device)
-    trained = part_of_vocabulary(verifier.head, said)
-    stop, one = verifier.stop_token_ids, tokens.part(0, 1)
-    draft = Draft(draft_config(None, verifier.config))
-    initialize_random(draft, asked.seed)
-    return Trainer(
-        asked, draft.to(device), verifier,
-        Split.make(tokens, ReplayedFeatures(tokens, verifier, trained), asked.mask_alignment, stop),
-        Split.make(one, ReplayedFeatures(one, verifier, whole), "decoding", stop),
-        trained, whole, folder, ClearML("", "", {}),
+    return build_trainer(
+        config, new_draft(config, verifier), verifier, sha256_of_folder(VERIFIER),
+        tokens, tokens.part(0, 1), folder, NullTracker(),
     )  # fmt: skip
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--updates", type=int, default=100)
-    asked = options.parse_args()
+    arguments = options.parse_args()
     started = time.monotonic()
     cpu = torch.device("cpu")
     other = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     losses = {}
     for name, device, dtype in (("exact", cpu, "float32"), ("fast", other, "bfloat16")):
         with tempfile.TemporaryDirectory() as folder:
-            trainer = trainer_of(device, dtype, asked.updates, Path(folder))
+            trainer = make_trainer(device, dtype, arguments.updates, Path(folder))
             with profile() if name == "fast" else nullcontext() as profiled:
                 trainer.run()
             losses[name] = [row["loss"] for row in trainer.state.history]
@@ -79,7 +68,7 @@ def main() -> None:
         for exact, fast in zip(losses["exact"], losses["fast"], strict=True)
     ]
     result = {
-        "updates": asked.updates,
+        "updates": arguments.updates,
         "fast_side": f"bfloat16 on {other.type}",
         "largest_relative_difference": max(differences),
         "mean_relative_difference": sum(differences) / len(differences),

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from eagle.config import ROLES, ShareGptSelection
+from eagle.config import ROLES, load_params
 from eagle.files import read_json_lines, sha256_of_file, write_json
 
 RESULTS = Path("benchmarks/results")
@@ -32,7 +32,7 @@ BENCH = Path("resources/bench")
 VERIFIER = Path("resources/verifier")
 TEMPLATE = Path("results/template/chat_template.jinja")
 LENGTH = 2048
-LEAK_WORDS = ShareGptSelection(frac=1.0).leak_words
+LEAK_WORDS = 8
 
 
 def plain_prepare(source: Path, target: Path) -> None:
@@ -96,9 +96,17 @@ def plain_prepare(source: Path, target: Path) -> None:
 def our_prepare(source: Path, target: Path, similarity: float | None, processes: int) -> None:
     from eagle.sharegpt.prepare import prepare
 
-    selection = ShareGptSelection(frac=1.0, near_duplicate_similarity=similarity)
-    prepared = prepare(str(source), None, selection, target.parent, processes)
-    prepared.usable.write(target, prepared.chosen)
+    rules = load_params().sharegpt.model_copy(
+        update={
+            "bench": str(BENCH),
+            "leak_words": LEAK_WORDS,
+            "near_duplicate_similarity": similarity,
+            "n": None,
+            "frac": 1.0,
+        }
+    )
+    prepared = prepare(str(source), None, rules, target.parent, processes)
+    prepared.usable.write(target, prepared.selected)
 
 
 def plain_tokenize(source: Path, target: Path) -> None:

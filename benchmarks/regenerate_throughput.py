@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-from eagle.config import Regenerate
+from eagle.config import Regenerate, load_params
 from eagle.files import sha256_of_file, write_json
 from eagle.provenance import provenance
 from eagle.replies.replies import Prompt, TransformersBackend
 from eagle.sharegpt.conversations import read_conversations
-from eagle.template.template import load_template
+from eagle.template.template import encode_prompt, load_template
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.verifier.verifier import Verifier
 
@@ -36,7 +36,10 @@ def one_by_one(verifier: Verifier, prompts: list[Prompt]) -> list[int]:
         token_ids = torch.tensor([prompt.token_ids], device=device)
         with torch.inference_mode():
             generated = verifier.model.generate(
-                token_ids, max_new_tokens=prompt.room, do_sample=False
+                token_ids,
+                attention_mask=torch.ones_like(token_ids),
+                max_new_tokens=prompt.maximum_new_tokens,
+                do_sample=False,
             )
         written.append(generated.shape[1] - token_ids.shape[1])
     return written
@@ -48,7 +51,8 @@ def main() -> None:
     parser.add_argument("--new-tokens", type=int, default=128)
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settings = Regenerate(enabled=True, maximum_new_tokens=arguments.new_tokens)
+    changes = {"temperature": 0.0, "maximum_new_tokens": arguments.new_tokens}
+    settings = load_params().regenerate.model_copy(update=changes)
     tokenizer = load_tokenizer(VERIFIER)
     template = load_template(TEMPLATE, tokenizer)
     verifier = Verifier.load(VERIFIER, getattr(torch, settings.dtype), device)
@@ -68,8 +72,8 @@ def main() -> None:
             totals["seconds"] += time.monotonic() - started
             print(f"{totals['tokens']} tokens in {totals['seconds']:.1f} s", flush=True)
     for totals in (plain, ours):
-        totals["seconds"] = round(totals["seconds"], 1)
         totals["tokens_per_second"] = round(totals["tokens"] / totals["seconds"], 1)
+        totals["seconds"] = round(totals["seconds"], 1)
     ratio = round(ours["tokens_per_second"] / plain["tokens_per_second"], 2)
     settings_used = settings.model_dump() | {
         "conversations": len(prompts),
@@ -92,9 +96,7 @@ def first_prompts(tokenizer, template: str, settings: Regenerate, count: int) ->
     prompts = []
     for row, conversation in enumerate(read_conversations(CONVERSATIONS)[:count]):
         asked = [m for m in conversation["messages"][:2] if m["role"] != "assistant"]
-        token_ids = tokenizer.apply_chat_template(
-            asked, chat_template=template, add_generation_prompt=True, return_dict=True
-        )["input_ids"]
+        token_ids = encode_prompt(tokenizer, template, asked)
         prompts.append(Prompt(row, len(asked), token_ids, settings.maximum_new_tokens, row))
     return prompts
 

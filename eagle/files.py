@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and their hashes."""
+"""Write files so that each is complete or absent; read JSON; compute hashes."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from eagle.errors import InputError
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `path` when the block ends without error."""
+    """Yield an empty folder that replaces `path` if the block ends without an error."""
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -30,7 +30,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path whose file takes the place of `path` when the block ends well."""
+    """Yield a temporary path; its file replaces `path` if the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -41,11 +41,12 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 class LinesOnDisk:
-    """Lines in an unnamed file of `folder`, written once and read in any order."""
+    """Lines that are kept on disk: appended once, and written out in any order."""
 
     def __init__(self, folder: Path):
+        """Args: folder: on the disk to use; the file there has no name."""
         folder.mkdir(parents=True, exist_ok=True)
-        # gone with the process, however it ends
+        # the system removes it with the process, even if that is killed
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         self._ends = array("q", [0])
 
@@ -53,30 +54,33 @@ class LinesOnDisk:
         return len(self._ends) - 1
 
     def append(self, line: bytes) -> None:
-        """Args: line: without its line break."""
+        """Add a line, given without its line break."""
         self._file.write(line + b"\n")
         self._ends.append(self._ends[-1] + len(line) + 1)
 
     def write(self, path: Path, numbers: Iterable[int]) -> None:
-        """Write the lines of these numbers, in this order, to a file."""
+        """Write the lines with these numbers, in this order, to a file."""
         self._file.flush()
         with whole_file(path) as partial, partial.open("wb") as file:
             for number in numbers:
                 start, end = self._ends[number], self._ends[number + 1]
-                # not memory-mapped: mapped pages would count as this process's memory
+                # not memory-mapped: mapped pages count as memory of this process
                 file.write(os.pread(self._file.fileno(), end - start, start))
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file as UTF-8."""
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, indented."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_json_lines(path: Path, rows: list[dict]) -> None:
+    """Write a file of one JSON object a line."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
@@ -90,13 +94,12 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[dict]:
-    """All of `json_lines`."""
+    """A list of all that `json_lines` yields."""
     return list(json_lines(path))
 
 
 def json_lines(path: Path) -> Iterator[dict]:
-    """The objects of a file that holds one JSON object a line, read as they are asked for; blank
-    lines are passed over.
+    """Read a file of one JSON object a line, one object at a time; blank lines are skipped.
 
     Raises:
         InputError: the file is absent, empty, not UTF-8, or a line is not a JSON object.
@@ -115,8 +118,11 @@ def json_lines(path: Path) -> Iterator[dict]:
 def parse_json_line(line: bytes, where: str) -> dict:
     """Parse one line of JSON lines.
 
+    Args:
+        where: file and line, with which an error's message begins.
+
     Raises:
-        InputError: it is not UTF-8, or not a JSON object.
+        InputError: the line is not UTF-8, or not a JSON object.
     """
     try:
         return _parse_json_object(line.decode(), where)
@@ -128,7 +134,7 @@ def check_file(path: Path) -> int:
     """The size of a file in bytes.
 
     Raises:
-        InputError: there is none.
+        InputError: the path is absent or a folder.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a file")
@@ -138,17 +144,21 @@ def check_file(path: Path) -> int:
 
 
 def sha256_of_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_json(content: Any) -> str:
+    """SHA-256 of a value's JSON with sorted keys, in hexadecimal."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of_folder(folder: Path) -> str:
-    """Hash of every file's relative name and content, in name order; hidden ones (a hub client's
-    locks and notes) are left out."""
+    """SHA-256 of the relative names and contents of all files, in the order of their names.
+
+    Hidden files are left out: a hub client writes locks and notes in them.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
@@ -193,7 +203,7 @@ def _parse_json(text: str, where: str) -> Any:
 
 
 def not_json(where: str, line: int, column: int, message: str, cut_off: bool) -> InputError:
-    """What to say of text that is not JSON."""
+    """The error for text that is not JSON; `cut_off` if it seems to end too early."""
     return InputError(
         f"{where}: not valid JSON at line {line}, column {column}: {message}"
         + ("; the file seems to be cut off: get it again" if cut_off else "")

@@ -1,4 +1,4 @@
-"""Where models and data come from: an installed package, a local folder, or the hub."""
+"""Download from the hub, upload to it, and explain its errors."""
 
 import hashlib
 import os
@@ -12,17 +12,16 @@ from pathlib import Path
 from eagle.errors import InputError
 from eagle.files import sha256_of_file
 
-# Weights that cannot run code, and no code.
-MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*"]
-# Other formats of the same weights in subfolders, and Mistral's own beside transformers' layout.
-NOT_FETCHED = ["*/*", "consolidated*"]
+# Subfolders hold other formats of the same weights; "consolidated" is Mistral's own format.
+IGNORED_FILES = ["*/*", "consolidated*"]
 
 
-def fetch_dataset_file(source: str, revision: str | None, asked_by: str) -> Path:
-    """The local path of hub:OWNER/NAME/FILE, downloaded when it is not there yet.
+def fetch_dataset_file(source: str, revision: str | None, where: str) -> Path:
+    """The local path of hub:OWNER/NAME/FILE; the file is downloaded if necessary.
 
     Args:
-        asked_by: the parameter and its value, with which an error's message begins.
+        revision: a commit; None: the newest.
+        where: the parameter and its value, with which an error's message begins.
 
     Raises:
         InputError: no such repository, file or revision; gated; or the hub cannot be reached.
@@ -30,24 +29,27 @@ def fetch_dataset_file(source: str, revision: str | None, asked_by: str) -> Path
     owner, name, file = source.removeprefix("hub:").split("/", 2)
     from huggingface_hub import hf_hub_download
 
-    with _hub_errors(f"{owner}/{name}", asked_by):
+    with hub_errors(f"{owner}/{name}", where):
         return Path(
             hf_hub_download(f"{owner}/{name}", file, repo_type="dataset", revision=revision)
         )
 
 
 def publish(folder: Path, repository: str) -> str:
-    """Upload a folder's files to the hub's model repository in one commit; returns its address.
+    """Upload a folder's files to a model repository in one commit.
 
-    A repository that is not there yet is made, private: its owner opens it.
+    A repository that does not exist is created as a private one; its owner can publish it.
+
+    Returns:
+        The address of the commit.
 
     Raises:
-        InputError: no token, no right to write there, or the hub cannot be reached.
+        InputError: no token, no right to write to the repository, or the hub cannot be reached.
     """
     from huggingface_hub import HfApi
 
     hub = HfApi()
-    with _hub_errors(repository, f"upload to {repository}"):
+    with hub_errors(repository, f"upload to {repository}"):
         hub.create_repo(repository, private=True, exist_ok=True)
         commit = hub.upload_folder(
             repo_id=repository, folder_path=folder, commit_message="EAGLE-1 draft"
@@ -56,36 +58,51 @@ def publish(folder: Path, repository: str) -> str:
 
 
 def snapshot(
-    name: str, revision: str | None, folder: Path, patterns: list[str], asked_by: str
+    repository: str, revision: str | None, folder: Path, patterns: list[str], where: str
 ) -> None:
-    """Put a snapshot's files into `folder`, each checked against the hub's checksum.
+    """Copy the files of a model repository into `folder`, each verified by the hub's checksum.
 
-    They go through the hub client's own cache, where finished files survive an interruption and
-    which is all there is with HF_HUB_OFFLINE=1.
+    The download goes through the hub client's own cache: finished files survive an interruption,
+    and with HF_HUB_OFFLINE=1 the cache is the only source.
+
+    Args:
+        repository: OWNER/NAME.
+        revision: a commit; None: the newest.
+        patterns: names of the files to copy, with wildcards.
+        where: the parameter and its value, with which an error's message begins.
+
+    Raises:
+        InputError: no such repository or revision; gated; a file does not match its checksum; or
+            the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download
 
-    with _hub_errors(name, asked_by):
-        snapshot = Path(
+    with hub_errors(repository, where):
+        cached = Path(
             snapshot_download(
-                name, revision=revision, allow_patterns=patterns, ignore_patterns=NOT_FETCHED
+                repository,
+                revision=revision,
+                allow_patterns=patterns,
+                ignore_patterns=IGNORED_FILES,
             )
         )
-    for path in sorted(snapshot.iterdir()):  # may hold files that others fetched
+    for path in sorted(cached.iterdir()):  # other programs may have downloaded more files
         if any(fnmatch(path.name, pattern) for pattern in patterns):
-            _check_against_the_hub(path, asked_by)
+            _verify_checksum(path, where)
             shutil.copyfile(path, folder / path.name)
 
 
-def _check_against_the_hub(path: Path, asked_by: str) -> None:
-    """Hold a file of the hub client's cache against the checksum that the hub gave for it, which
-    the client keeps as the name of the file that `path` links to: the SHA-256 of a large file,
-    git's hash of a small one."""
+def _verify_checksum(path: Path, where: str) -> None:
+    """Compare a file of the hub client's cache with the checksum that the hub gave for it.
+
+    `path` is a link to a file whose name is the checksum: SHA-256 for a large file, git's hash for
+    a small one.
+    """
     try:
         blob = path.readlink()
     except OSError:
         raise InputError(
-            f"{asked_by}: {path} is no symbolic link, so the hub's checksum is not known: set "
+            f"{where}: {path} is no symbolic link, so the hub's checksum is not known: set "
             "HF_HOME to a disk that has such links, and leave HF_HUB_DISABLE_SYMLINKS unset"
         ) from None
     if re.fullmatch("[0-9a-f]{64}", blob.name):
@@ -95,21 +112,25 @@ def _check_against_the_hub(path: Path, asked_by: str) -> None:
         found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
     else:
         raise InputError(
-            f"{asked_by}: {path.name}: the hub gave {blob.name!r} where its checksum is expected; "
+            f"{where}: {path.name}: the hub gave {blob.name!r} where its checksum is expected; "
             "a mirror must pass on the hub's ETag (HF_ENDPOINT)"
         )
     if found != blob.name:
         (path.parent / blob).unlink()
         path.unlink()
         raise InputError(
-            f"{asked_by}: {path.name} is not what the hub holds (checksum {found[:12]}, the hub's "
+            f"{where}: {path.name} is not what the hub holds (checksum {found[:12]}, the hub's "
             f"{blob.name[:12]}); it is deleted: run this again to get it anew"
         )
 
 
 @contextmanager
-def _hub_errors(repository: str, where: str) -> Iterator[None]:
-    """Translate the hub client's exceptions into what the user should do."""
+def hub_errors(repository: str, where: str) -> Iterator[None]:
+    """Turn exceptions of the hub client into an InputError that says what to do.
+
+    Args:
+        where: the parameter and its value, with which an error's message begins.
+    """
     from huggingface_hub import errors
 
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
@@ -142,9 +163,9 @@ def _hub_errors(repository: str, where: str) -> Iterator[None]:
         raise InputError(
             f"{where}: refused ({status}); export HF_TOKEN=<a valid token with that right>"
         ) from None
-    except errors.HTTPError as error:  # the client library's own: refused, timed out
+    except errors.HTTPError as error:  # of the HTTP library: refused, timed out
         raise _unreachable(where, endpoint, error) from None
-    except OSError as error:  # cut off without a word, or the disk is full
+    except OSError as error:  # the connection was cut, or the disk is full
         raise InputError(
             f"{where}: the download broke off ({' '.join(str(error).split())[:200]}); run this "
             "again: files that were finished are kept"

@@ -1,4 +1,4 @@
-"""One function over many items by several workers, in order and with few items in memory."""
+"""Apply a function to many items with several workers: in order, with few items in memory."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -17,26 +17,26 @@ _function: Callable
 def ordered_map(
     make_function: Callable[[], Callable[[Item], Result]], items: Iterable[Item], processes: int
 ) -> Iterator[Result]:
-    """`map(make_function(), items)`, where each process makes the function for itself.
+    """`map(make_function(), items)` in processes; every process calls `make_function` once.
 
-    Results come in the order of the items, whatever the number of processes; with one, the work
-    is done in this very process.
+    Results are in the order of the items, for any number of processes. With one, all work is done
+    in the calling process.
 
     Raises:
-        InputError: what the function raises, or a process was killed.
+        InputError: the function raised it, or a process was killed.
     """
     if processes == 1:
         yield from map(make_function(), items)
         return
-    # spawned: a fork would copy locks that threads of torch and of tokenizers hold
+    # spawned, because a fork copies locks that threads of torch and of tokenizers have taken
     pool = ProcessPoolExecutor(
-        processes, get_context("spawn"), initializer=_prepare, initargs=(make_function,)
+        processes, get_context("spawn"), initializer=_set_function, initargs=(make_function,)
     )
     try:
-        yield from _in_order(pool, _call, items, processes)
+        yield from _in_order(pool, _call_function, items, processes)
     except BrokenProcessPool:
         raise InputError(
-            "one of the processes was killed, most likely for want of memory; lower their number "
+            "one of the processes was killed, most likely for lack of memory; lower their number "
             "(machine.data_processes, or the command's --processes)"
         ) from None
 
@@ -44,29 +44,31 @@ def ordered_map(
 def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int
 ) -> Iterator[Result]:
-    """`map(function, items)` for a function that leaves Python's lock to others for most of its
-    time. Items are made in this very thread; results come in their order."""
+    """`map(function, items)` in threads, for a function that mostly runs without Python's lock.
+
+    Items are read in the calling thread; results are in the order of the items.
+    """
     return _in_order(ThreadPoolExecutor(threads), function, items, threads)
 
 
 def _in_order(pool: Executor, function: Callable, items: Iterable, workers: int) -> Iterator:
-    """Results of the pool's work, which ends with them; few items are in it at a time."""
-    waiting: deque = deque()
+    """Yield the results in order, with at most `2 * workers` items in the pool; then close it."""
+    pending: deque = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(function, item))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(make_function: Callable[[], Callable]) -> None:
+def _set_function(make_function: Callable[[], Callable]) -> None:
     global _function
     _function = make_function()
 
 
-def _call(item):
+def _call_function(item):
     return _function(item)

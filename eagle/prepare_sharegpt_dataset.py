@@ -1,15 +1,15 @@
-"""ShareGPT conversations as JSON lines of messages: the page's command.
+"""Write ShareGPT conversations as JSON lines of messages: a command of the upstream tutorial.
 
 python3 eagle/prepare_sharegpt_dataset.py --frac 1.0 --output resources/sharegpt.jsonl
 
-What is rejected stands in resources/sharegpt.rejected.jsonl, with file, row and reason.
+Rejected rows are written to resources/sharegpt.rejected.jsonl, with file, row and reason.
 """
 
 import sys
 import time
 from pathlib import Path
 
-if __name__ == "__main__":  # started as a file: its own folder would stand in front of packages
+if __name__ == "__main__":  # started as a file: modules are found from the root, not from eagle/
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from eagle.config import PrepareShareGptConfig, parse_command
@@ -31,14 +31,13 @@ if __name__ == "__main__":
             command.processes,
             command.progress_seconds,
         )
-        prepared.usable.write(command.output, prepared.chosen)
-        refused = command.output.with_suffix(".rejected.jsonl")
-        prepared.rejected.write(refused, range(len(prepared.rejected)))
-        kept, rejected = len(prepared.chosen), len(prepared.rejected)
+        prepared.usable.write(command.output, prepared.selected)
+        rejected_file = command.output.with_suffix(".rejected.jsonl")
+        prepared.rejected.write(rejected_file, range(len(prepared.rejected)))
         say_written(
             "prepare_sharegpt",
             started,
             command.output,
-            refused,
-            note=f"{kept:,} conversations, {rejected:,} rejected",
+            rejected_file,
+            note=f"{len(prepared.selected):,} conversations, {len(prepared.rejected):,} rejected",
         )

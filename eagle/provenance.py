@@ -1,4 +1,4 @@
-"""Where a result comes from: inputs, code, packages and machine, without secrets or user paths."""
+"""What a result was computed from: inputs, code, packages, machine; no secrets, no user paths."""
 
 import importlib.metadata
 import os
@@ -11,11 +11,11 @@ PACKAGES = ("torch", "transformers", "safetensors", "huggingface_hub", "dvc", "s
 
 
 def provenance(parameters: dict, inputs: dict[str, str], seconds: float) -> dict:
-    """Describe a run.
+    """The provenance of a run, for provenance.json.
 
     Args:
-        parameters: what decided the result, seeds included.
-        inputs: name and SHA-256 of what was read.
+        parameters: everything that decided the result, with the seeds.
+        inputs: name and SHA-256 of each input.
         seconds: wall time of the work.
     """
     return {
@@ -42,5 +42,5 @@ def _git(*arguments: str) -> str | None:
     try:
         answer = subprocess.run(["git", *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
-        return None  # an image or archive without a repository
+        return None  # a container image or an archive has no repository
     return answer.stdout.strip()

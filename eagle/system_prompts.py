@@ -1,4 +1,4 @@
-"""The system turns that prompts and conversations can begin with."""
+"""System prompts, by name or from a text file."""
 
 from pathlib import Path
 
@@ -8,10 +8,14 @@ SYSTEM_PROMPTS = Path(__file__).parents[1] / "resources" / "system_prompts"
 
 
 def system_turn(name: str) -> list[dict]:
-    """The turn that a system prompt makes: a named one, a text file's, or for "none" no turn.
+    """The system turn of a system prompt, as a list of one message; empty for "none".
+
+    Args:
+        name: "none", the name of a file in resources/system_prompts without .txt, or the path of a
+            text file.
 
     Raises:
-        InputError: neither a known name nor a file.
+        InputError: `name` is neither a known name nor a file.
     """
     if name == "none":
         return []

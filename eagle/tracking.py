@@ -1,10 +1,11 @@
-"""What is shown and recorded while work goes on: progress, ClearML. It changes no result."""
+"""What is shown and recorded during the work: progress, and scalars in a tracker. It changes no
+result."""
 
 import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -14,14 +15,14 @@ from rich.progress import Progress as RichProgress
 class Progress:
     """A progress bar with rate and time left; plain lines where stderr is not a terminal.
 
-    Under torchrun only rank 0 shows one.
+    Under torchrun only rank 0 shows it.
     """
 
     def __init__(self, what: str, total: float, unit: str, seconds: float = 10.0):
         """Args: seconds: time between plain lines."""
         self.what, self.total, self.unit, self.seconds = what, total, unit, seconds
         self.done, self.note = 0.0, ""
-        self.shown = os.environ.get("RANK", "0") == "0"
+        self.shown = _is_rank_0()
         self.bar = None
 
     def __enter__(self) -> Self:
@@ -41,8 +42,8 @@ class Progress:
         return self
 
     def advance(self, amount: float = 1, note: str = "") -> None:
-        """Say that `amount` more units are done; `note` stands at the end of the line until
-        another comes."""
+        """Add `amount` to the units that are done. `note` is shown at the end of the line, until
+        the next note."""
         self.done += amount
         self.note = note or self.note
         now = time.monotonic()
@@ -66,31 +67,49 @@ class Progress:
 
 
 def say_written(stage: str, started: float, *paths: Path, note: str = "") -> None:
-    """The one line with which a stage ends.
+    """Print the last line of a stage: what it wrote.
 
-    Args: started: time.monotonic() at its start.
+    Args:
+        started: time.monotonic() at its start.
     """
     names = ", ".join(str(path) for path in paths)
     took = time.monotonic() - started
     print(f"{stage}: wrote {names} in {took:.1f} s{'; ' + note if note else ''}", flush=True)
 
 
-class ClearML:
-    """ClearML scalars when its environment variables or its file configure it; nothing otherwise.
+class Tracker(Protocol):
+    """An experiment tracker that receives the scalars of one run."""
 
-    Offline with CLEARML_OFFLINE_MODE=1; online with CLEARML_API_HOST and an access key, or a
-    clearml.conf.
+    def scalars(self, values: dict[str, float], update: int) -> None:
+        """Report values after an update; their names are GROUP/SERIES."""
+
+    def close(self) -> None:
+        """Send what is left; called once, at the end of the run."""
+
+
+class NullTracker:
+    """Reports nothing."""
+
+    def scalars(self, values: dict[str, float], update: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class ClearML:
+    """A new ClearML task.
+
+    It is offline with CLEARML_OFFLINE_MODE=1. Server and access key are those of the environment
+    (CLEARML_API_HOST, CLEARML_API_ACCESS_KEY and so on) or of clearml.conf.
     """
 
     def __init__(self, project: str, task: str, parameters: dict[str, Any]):
-        self.task = None
-        if os.environ.get("RANK", "0") != "0" or not _clearml_is_configured():
-            return
         if not _clearml_file().is_file():
-            # ClearML reads this setting from a file alone; its reporting subprocess makes
-            # close() take from 11 s to a minute
-            own = os.environ.get("CLEARML_CACHE_DIR", Path.home() / ".clearml")
-            settings = Path(own, "eagle.conf")
+            # ClearML reads this setting from a file alone; with its reporting subprocess, close()
+            # would take from 11 s to a minute
+            folder = os.environ.get("CLEARML_CACHE_DIR", Path.home() / ".clearml")
+            settings = Path(folder, "eagle.conf")
             settings.parent.mkdir(parents=True, exist_ok=True)
             settings.write_text("sdk { development { report_use_subprocess: false } }\n")
             os.environ["CLEARML_CONFIG_FILE"] = str(settings)
@@ -109,15 +128,28 @@ class ClearML:
         self.task.connect(parameters, name="parameters")
 
     def scalars(self, values: dict[str, float], update: int) -> None:
-        """Report scalars; a name is GROUP/SERIES."""
-        if self.task is not None:
-            for name, value in values.items():
-                group, series = name.split("/")
-                self.task.get_logger().report_scalar(group, series, value, update)
+        for name, value in values.items():
+            group, series = name.split("/")
+            self.task.get_logger().report_scalar(group, series, value, update)
 
     def close(self) -> None:
-        if self.task is not None:
-            self.task.close()
+        self.task.close()
+
+
+def tracker_of(project: str, task: str, parameters: dict[str, Any], folder: Path) -> Tracker:
+    """ClearML when it is configured, on rank 0; else a tracker that reports nothing.
+
+    Args:
+        folder: for the files of an offline session, unless CLEARML_CACHE_DIR names another.
+    """
+    if not _is_rank_0() or not _clearml_is_configured():
+        return NullTracker()
+    os.environ.setdefault("CLEARML_CACHE_DIR", str(folder.resolve()))
+    return ClearML(project, task, parameters)
+
+
+def _is_rank_0() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _clearml_is_configured() -> bool:

@@ -1,4 +1,4 @@
-"""Stage download_model: put the verifier in transformers layout into resources/verifier."""
+"""Stage download_model: put the verifier into resources/verifier, in transformers layout."""
 
 import time
 from pathlib import Path

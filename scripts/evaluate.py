@@ -4,11 +4,12 @@ import time
 from pathlib import Path
 
 from eagle.config import load_params
+from eagle.draft.checkpoint import draft_hash
 from eagle.errors import one_clear_message
 from eagle.evaluation.evaluate import evaluate
 from eagle.files import sha256_of_file, sha256_of_folder, whole_folder, write_json, write_text
 from eagle.provenance import provenance
-from eagle.questions import bench_file
+from eagle.questions import questions_file
 from eagle.template.template import load_template
 from eagle.tokens.token_set import TokenSet
 from eagle.tokens.tokenizer import load_tokenizer
@@ -39,8 +40,8 @@ def measure(draft: Path, results: Path) -> dict:
     )
     inputs = {
         "verifier": sha256_of_folder(VERIFIER),
-        "draft": sha256_of_folder(draft),
-        "bench": sha256_of_file(bench_file(params.evaluate.bench)),
+        "draft": draft_hash(draft),
+        "bench": sha256_of_file(questions_file(params.evaluate.bench)),
         "trained_on": sha256_of_file(TRAINED_ON),
         "held_out": sha256_of_file(HELD_OUT),
     }

@@ -26,17 +26,15 @@ def main() -> None:
     draft = load_draft(DRAFT / checkpoint)
     validations = pd.read_csv(TRAINED / "validations.csv")
     row = validations["validation_loss"].idxmin() if checkpoint == "best" else -1
-    facts = (
-        read_json(VERIFIER / "manifest.json"),
-        params.verifier.license,
-        read_json(TRAINED / "provenance.json"),
-        validations.iloc[row].to_dict(),
-    )
+    validation = validations.iloc[row].to_dict()
+    verifier = read_json(VERIFIER / "manifest.json")
+    trained = read_json(TRAINED / "provenance.json")
     with whole_folder(EXPORT) as folder:
         for layout in ARCHITECTURES:
             (folder / layout).mkdir()
             export(draft, VERIFIER, layout, folder / layout)
-            write_text(folder / layout / "README.md", card(layout, *facts))
+            text = card(layout, verifier, params.verifier.license, trained, validation)
+            write_text(folder / layout / "README.md", text)
     say_written("export_checkpoint", started, *(EXPORT / layout for layout in ARCHITECTURES))
 
 

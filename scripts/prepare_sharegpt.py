@@ -1,4 +1,4 @@
-"""Stage prepare_sharegpt: conversations to train on and to validate with, as JSON lines."""
+"""Stage prepare_sharegpt: write conversations for training and validation as JSON lines."""
 
 import time
 from pathlib import Path
@@ -25,7 +25,7 @@ def main() -> None:
         machine.data_processes,
         machine.progress_seconds,
     )
-    train, validation = split(prepared.chosen, sharegpt.validation_fraction)
+    train, validation = split(prepared.selected, sharegpt.validation_fraction)
     with whole_folder(SHAREGPT) as folder:
         prepared.usable.write(folder / "train.jsonl", train)
         prepared.usable.write(folder / "validation.jsonl", validation)

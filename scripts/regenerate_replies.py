@@ -1,4 +1,4 @@
-"""Stage regenerate_replies: let the verifier write every reply; pass through when disabled."""
+"""Stage regenerate_replies: let the verifier write all replies; if disabled, copy the data."""
 
 import shutil
 import time
@@ -38,13 +38,18 @@ def main() -> None:
 
 
 def write_regenerated(params: Params) -> str:
-    """Write both splits, going on behind an interrupted run's replies; returns a note."""
+    """Write both splits, with the replies of an interrupted run if there are any.
+
+    Returns:
+        A note with the counts, for the line that ends the stage.
+    """
     settings = params.regenerate
     tokenizer = load_tokenizer(VERIFIER)
     template = choose_template(params.template.file, tokenizer, stop_token_ids(VERIFIER)).text
-    # a smaller batch may follow on one that did not fit; it changes rounding alone
-    asked = settings.model_dump_json(exclude={"batch_size"})
-    identity = [asked, template, sha256_of_file(VERIFIER / "manifest.json")]
+    # without the batch size, which changes only rounding: after a batch that did not fit in memory,
+    # the run may continue with smaller ones
+    settings_json = settings.model_dump_json(exclude={"batch_size"})
+    inputs = [settings_json, template, sha256_of_file(VERIFIER / "manifest.json")]
     backend: Backend
     if settings.backend == "openai":
         backend = CompletionServer(settings, params.machine, context_of(VERIFIER))
@@ -56,18 +61,19 @@ def write_regenerated(params: Params) -> str:
     with whole_folder(REPLIES) as folder:
         for name in SPLITS:
             rows = read_conversations(SHAREGPT / name)
-            journal = Journal(RUNS, *identity, sha256_of_file(SHAREGPT / name))
-            count = sum(m["role"] == "assistant" for row in rows for m in row["messages"])
-            left = count - len(journal.replies)
-            with journal, Progress(name, left, "replies", params.machine.progress_seconds) as shown:
-                answered, counts = regenerate(
-                    rows, backend, tokenizer, template, settings, journal, shown
+            journal = Journal(RUNS, *inputs, sha256_of_file(SHAREGPT / name))
+            replies = sum(m["role"] == "assistant" for row in rows for m in row["messages"])
+            missing = replies - len(journal.replies)
+            seconds = params.machine.progress_seconds
+            with journal, Progress(name, missing, "replies", seconds) as progress:
+                regenerated, counts = regenerate(
+                    rows, backend, tokenizer, template, settings, journal, progress
                 )
-            write_json_lines(folder / name, answered)
-            said = ", ".join(f"{value:,} {what}" for what, value in counts.items())
-            notes.append(f"{name}: {said.replace('_', ' ')}")
+            write_json_lines(folder / name, regenerated)
+            counts_text = ", ".join(f"{value:,} {key}" for key, value in counts.items())
+            notes.append(f"{name}: {counts_text.replace('_', ' ')}")
             journals.append(journal)
-    for journal in journals:  # only now is nothing lost with them
+    for journal in journals:  # after both splits are written
         journal.path.unlink()
     return "; ".join(notes)
 

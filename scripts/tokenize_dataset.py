@@ -1,4 +1,4 @@
-"""Stage tokenize_dataset: token ids and loss masks, memory-mapped."""
+"""Stage tokenize_dataset: write token ids and loss masks as memory-mapped files."""
 
 import time
 from pathlib import Path
@@ -6,9 +6,9 @@ from pathlib import Path
 from eagle.config import load_params
 from eagle.errors import one_clear_message
 from eagle.files import sha256_of_file, sha256_of_json, whole_folder, write_json
-from eagle.template.template import load_template, own_template_hash
+from eagle.template.template import load_template
 from eagle.tokens.tokenization import tokenize_file
-from eagle.tokens.tokenizer import load_tokenizer, tokenizer_hash
+from eagle.tokens.tokenizer import chat_template_hash, load_tokenizer, tokenizer_hash
 from eagle.tracking import say_written
 
 VERIFIER = Path("resources/verifier")
@@ -23,13 +23,13 @@ def main() -> None:
     tokenizer = load_tokenizer(VERIFIER)
     template = load_template(str(TEMPLATE), tokenizer)
     length = params.tokens.maximum_model_length
-    made_with = {
+    inputs = {
         "tokenizer_sha256": tokenizer_hash(VERIFIER),
         "template_sha256": sha256_of_file(TEMPLATE),
-        "verifiers_template_sha256": own_template_hash(tokenizer),
+        "verifiers_template_sha256": chat_template_hash(tokenizer),
         "maximum_model_length": length,
     }
-    manifest = made_with | {"made_with_sha256": sha256_of_json(made_with)}
+    manifest = inputs | {"made_with_sha256": sha256_of_json(inputs)}
     statistics = {}
     with whole_folder(TOKENS) as folder:
         for name in ("train", "validation"):

@@ -1,4 +1,4 @@
-"""Stage train: start torchrun on eagle/train.py and publish its finished draft."""
+"""Stage train: start torchrun on eagle/train.py, and move its drafts and results into place."""
 
 import os
 import signal
@@ -12,22 +12,22 @@ from eagle.errors import InputError, one_clear_message
 from eagle.files import whole_folder
 from eagle.tracking import say_written
 
-PROGRAM = Path("eagle/train.py")  # started, not imported: that would load torch for nothing
+PROGRAM = Path("eagle/train.py")  # started, not imported: importing would load torch needlessly
 VERIFIER = Path("resources/verifier")
 TOKENS = Path("resources/tokens")
 RUNS = Path("runs")
 FINISHED = RUNS / "finished"
 DRAFT = Path("models/draft")
 RESULTS = Path("results/train")
+# Seconds that training has after SIGTERM to finish its update, before SIGKILL.
 LONGEST_UPDATE = 600
-"""Seconds that training has after SIGTERM to end the update it is in, before SIGKILL."""
 
 
 def main() -> None:
     started = time.monotonic()
     params = load_params()
-    torchrun(params.machine.processes, flags_of(command_of(params)))
-    # out of the run folder in one rename each
+    torchrun(params.machine.processes, flags_of(train_config(params)))
+    # one rename each, within the file system
     with whole_folder(DRAFT) as drafts:
         for name in ("best", "last"):
             (FINISHED / name).rename(drafts / name)
@@ -38,8 +38,8 @@ def main() -> None:
     say_written("train", started, DRAFT, RESULTS)
 
 
-def command_of(params: Params) -> TrainConfig:
-    """The page's command for the `train` section on this machine.
+def train_config(params: Params) -> TrainConfig:
+    """The config of eagle/train.py for the `train` section on this machine.
 
     Raises:
         InputError: processes and accumulation steps do not divide the global batch.
@@ -53,7 +53,7 @@ def command_of(params: Params) -> TrainConfig:
             "steps; raise train.global_batch_size to a multiple of them, or change machine.*"
         )
     recipe = train.model_dump(include=set(Recipe.model_fields))
-    ticks = machine.processes  # the page's schedule counts updates x processes
+    ticks = machine.processes  # the tutorial's schedule counts updates x processes
     return TrainConfig(
         **recipe,
         verifier_model_path=VERIFIER,
@@ -76,11 +76,11 @@ def command_of(params: Params) -> TrainConfig:
 def torchrun(processes: int, flags: list[str]) -> None:
     """Run eagle/train.py in `processes` processes on this machine.
 
-    SIGTERM is passed on: training saves its state after the update it is in, and this process
-    ends with exit code 143.
+    SIGTERM is passed on: training saves its state after its current update, and this process ends
+    with exit code 143.
 
     Raises:
-        InputError: it failed; its own message stands above.
+        InputError: training failed; it has printed its own message.
     """
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     command = [
@@ -90,20 +90,20 @@ def torchrun(processes: int, flags: list[str]) -> None:
     ]  # fmt: skip
     terminated: list[int] = []
 
-    def end(number: int, _frame) -> None:
+    def terminate(number: int, _frame: object) -> None:
         terminated.append(number)
         launcher.terminate()
 
     launcher = subprocess.Popen(command, env={"OMP_NUM_THREADS": threads} | os.environ)
-    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGTERM, terminate)
     code = launcher.wait()
     if terminated:
         sys.exit(128 + signal.SIGTERM)  # as a shell reports it
     if code:
         raise InputError(
-            f"training ended with exit code {code}; what went wrong stands above, "
-            "in the line that begins with `error:`. Nothing was published; start it again to go "
-            f"on from the last state in {RUNS}/"
+            f"training ended with exit code {code}; the line above that begins with `error:` says "
+            "what went wrong. Nothing was published; start it again to go on from the last state "
+            f"in {RUNS}/"
         )
 
 

@@ -18,7 +18,7 @@ from eagle.tracking import say_written
 VERIFIER = Path("resources/verifier")
 REPLIES = Path("resources/replies/train.jsonl")
 TEMPLATE = Path("results/template")
-SHOWN = 5
+SHOWN = 5  # conversations in report.html
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Stage write_report: one page, as Markdown and as HTML, on the whole run."""
+"""Stage write_report: the report on the whole run, as Markdown and as HTML."""
 
 import time
 from pathlib import Path
@@ -10,8 +10,8 @@ from eagle.errors import one_clear_message
 from eagle.files import read_json, whole_folder, write_text
 from eagle.rendering import render
 from eagle.report.charts import charts
-from eagle.report.paper import beside
-from eagle.report.story import story
+from eagle.report.paper import compare_with_paper
+from eagle.report.story import report_text
 from eagle.tracking import say_written
 
 RESULTS = Path("results")
@@ -37,7 +37,7 @@ def main() -> None:
         read_json(STATISTICS),
     )
     evaluate_source = read_json(RESULTS / "evaluate/provenance.json")
-    values = story(trained, measured, details, per_prompt) | {
+    values = report_text(trained, measured, details, per_prompt) | {
         "params": params,
         "details": details,
         "per_prompt": per_prompt.to_dict("records"),
@@ -45,7 +45,7 @@ def main() -> None:
         "template": read_json(RESULTS / "template/report.json"),
         "train_source": train_source,
         "evaluate_source": evaluate_source,
-        "paper": beside(
+        "paper": compare_with_paper(
             params["verifier"]["source"], evaluate_source["parameters"], measured, details
         ),
         "charts": pictures,

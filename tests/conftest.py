@@ -1,4 +1,4 @@
-"""What several tests share: the tiny verifier, and commands run as a user runs them."""
+"""What several tests share: the tiny verifier and its data, and commands as a user runs them."""
 
 import functools
 import os
@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from tests import warm
-from tests.tiny import MARKED, make_messages, make_verifier, write_json_lines
+from tests import hub
+
+# both are read when torch and transformers are imported
+os.environ["OMP_NUM_THREADS"] = "1"  # two tests run at a time on two cores
+hub.start()
+
+from tests.tiny import MARKED, make_messages, make_verifier, write_json_lines  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
-os.environ["OMP_NUM_THREADS"] = "1"  # two tests run at a time on two cores
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +27,7 @@ def tiny_verifier(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def marked_verifier(tmp_path_factory) -> Path:
-    """A verifier whose own template has generation markers, as the page's training expects."""
+    """A verifier whose own template has generation markers, as the tutorial expects."""
     return make_verifier(tmp_path_factory.mktemp("tiny") / "marked", MARKED)
 
 
@@ -45,8 +49,6 @@ def run_command(
     words = [str(word) for word in command]
     clean = {name: value for name, value in os.environ.items() if "CLEARML" not in name}
     path = f"{Path(sys.executable).parent}:{clean['PATH']}"
-    if not environment:
-        path = f"{warm.server().folder}:{path}"
     clean |= {"PATH": path, "HOME": str(home), "EAGLE_CACHE": str(home / "cache")}
     finished = subprocess.run(
         words, cwd=cwd, env=clean | environment, capture_output=True, text=True, timeout=240

@@ -1,7 +1,12 @@
-"""A hub on this machine that the real hub client talks to."""
+"""A hub on this machine that the real hub client talks to, over HTTP."""
 
+import atexit
+import functools
 import hashlib
 import json
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,8 +24,8 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def checksum(path: Path) -> dict[str, str]:
-    """The header in which the hub says what a file is: large ones by SHA-256, small ones by git's
-    hash."""
+    """The headers in which the hub gives a file's checksum: SHA-256 for a large file, git's hash
+    for a small one."""
     if path.suffix == ".safetensors":
         return {"X-Linked-Etag": f'"{sha256_of_file(path)}"', "ETag": '"of-the-storage-behind"'}
     content = path.read_bytes()
@@ -28,7 +33,7 @@ def checksum(path: Path) -> dict[str, str]:
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as downloads ask for: every repository holds the folder's files, except
+    """As much of the hub as downloads need: every repository holds the folder's files, except
     those named in REFUSALS."""
 
     folder: Path
@@ -74,18 +79,42 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
-def serve(folder: Path, handler: type[Hub] = Hub) -> Iterator[str]:
-    """The address of a hub whose repositories hold the files of `folder`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Here", (handler,), {"folder": folder}))
+_serving: list[type[Hub]] = []
+
+
+@functools.cache
+def start() -> None:
+    """Give this process and those it starts a hub of its own and an empty cache.
+
+    The hub client reads its address once, so this comes before it is imported. No test can reach
+    the real hub.
+    """
+    server = ThreadingHTTPServer(("127.0.0.1", 0), lambda *request: _serving[-1](*request))
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    home = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    os.environ |= environment(f"http://127.0.0.1:{server.server_port}", Path(home))
+
+
+def environment(address: str, home: Path) -> dict[str, str]:
+    """Variables of a process whose hub client talks to `address` alone and caches in `home`."""
+    return {
+        "HF_ENDPOINT": address,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+
+
+@contextmanager
+def serve(folder: Path, handler: type[Hub] = Hub) -> Iterator[None]:
+    """Let this process's hub hold the files of `folder` in every repository.
+
+    The hub client keeps what it downloaded, by repository and commit: a test that must not find
+    the files of another uses a repository of its own.
+    """
+    _serving.append(type("Here", (handler,), {"folder": folder}))
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield
     finally:
-        server.shutdown()
-
-
-def environment(address: str, home: Path, **more: str) -> dict[str, str]:
-    """Of a process whose hub client talks to `address` alone; it is read at import."""
-    quiet = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    return {"HF_ENDPOINT": address, "HOME": str(home), "PATH": ""} | quiet | more
+        _serving.pop()

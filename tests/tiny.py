@@ -5,9 +5,13 @@ import random
 from pathlib import Path
 
 import torch
+import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from eagle.config import Params, Section
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
 WORDS = (
     "the cat sat on a mat and saw red blue green birds fly over hills why how what is it".split()
 )
@@ -24,6 +28,12 @@ MARKED = (
     "{% else %}{{ message['content'] + '<|im_end|>' + '\n' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+
+
+def settings(section: str, **values: object) -> Section:
+    """A section of the shipped params.yaml with other values for some of its keys."""
+    shipped = yaml.safe_load(PARAMS.read_text())[section]
+    return Params.model_fields[section].annotation(**shipped | values)
 
 
 def make_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
@@ -74,6 +84,14 @@ def make_verifier(
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def split_weights(folder: Path) -> Path:
+    """Rewrite a verifier's weights as several files with an index."""
+    model = LlamaForCausalLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="60KB")
     return folder
 
 

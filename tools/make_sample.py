@@ -3,10 +3,10 @@
 Conversations whose prompts have not changed keep their replies; the others are answered, 455 of
 them in 14 minutes on 2 cores.
 
-The prompts of tools/sample_prompts.py become ShareGPT-schema files in resources/conversations,
-their replies written by the embedded verifier through the same code as the regenerate_replies
-stage, and the held-out prompts become resources/bench/default.jsonl. Needs resources/verifier
-(`dvc repro download_model`).
+The prompts of resources/prompts/sample.yaml become ShareGPT-schema files in
+resources/conversations, their replies written by the embedded verifier through the same code as
+the regenerate_replies stage, and the held-out prompts become resources/bench/default.jsonl. Needs
+resources/verifier (`dvc repro download_model`).
 """
 
 import json
@@ -28,7 +28,15 @@ SAMPLE = Path("resources/conversations")
 VERIFIER = Path("resources/verifier")
 TEMPLATE = "resources/chat_templates/smollm2.jinja"
 # 0.5 keeps the replies close to what greedy decoding meets in serving, with fewer endless loops
-SETTINGS = Regenerate(enabled=True, temperature=0.5, maximum_new_tokens=256, batch_size=64)
+SETTINGS = Regenerate(
+    enabled=True,
+    backend="transformers",
+    temperature=0.5,
+    maximum_new_tokens=256,
+    batch_size=64,
+    dtype="bfloat16",
+    seed=0,
+)
 FILES = 2  # each stays under 1 MB
 
 

@@ -1,13 +1,13 @@
-"""Measure a published EAGLE-1 draft with the same tool as one's own.
+"""Measure a published EAGLE-1 draft in the same way as a draft of one's own.
 
     python -m tools.measure_draft hub:OWNER/NAME --revision COMMIT --allow-pickle
     python -m tools.measure_draft path:FOLDER
 
 The draft is in the official layout (SafeAILab/EAGLE) and belongs to the verifier of params.yaml.
-What `evaluate` reads besides the draft must be there: `dvc repro tokenize_dataset`; nothing is
-trained. The draft comes to models/imported/NAME and the results to results/imported/NAME, where
-NAME is the folder's or OWNER--NAME; a table sets them beside those of one's own draft, when there
-are any. `evaluate` in params.yaml says how to measure; engines draft from all tokens
+The other inputs of `evaluate` come from `dvc repro tokenize_dataset`; nothing is trained. The draft
+is written to models/imported/NAME and the results to results/imported/NAME, where NAME is that of
+the folder or OWNER--NAME; a table compares them with those of one's own draft, if there are any.
+The section `evaluate` of params.yaml tells how to measure. Serving engines draft from all tokens
 (evaluate.draft_vocabulary: null).
 """
 
@@ -30,10 +30,10 @@ MEASURED = Path("results/imported")
 
 
 def import_draft(source: str, revision: str | None, allow_pickle: bool) -> Path:
-    """Put a published draft into models/imported, as safetensors with a complete config.
+    """Write a published draft to models/imported, as safetensors with a complete config.
 
     Raises:
-        InputError: it cannot be had or read, or belongs to another verifier.
+        InputError: the draft cannot be fetched or read, or it belongs to another verifier.
     """
     if not re.match("(path|hub):.", source):
         raise InputError(f"{source}: name the draft as path:FOLDER or hub:OWNER/NAME")
@@ -60,14 +60,14 @@ def main() -> None:
     parser.add_argument(
         "--allow-pickle", action="store_true", help="read pytorch_model.bin, its tensors only"
     )
-    asked = parser.parse_args()
-    draft = import_draft(asked.source, asked.revision, asked.allow_pickle)
+    arguments = parser.parse_args()
+    draft = import_draft(arguments.source, arguments.revision, arguments.allow_pickle)
     measured = measure(draft, MEASURED / draft.name)
-    own = RESULTS / "metrics.json"
-    ours = read_json(own) if own.is_file() else {}
+    file = RESULTS / "metrics.json"
+    own = read_json(file) if file.is_file() else {}
     table = Table("measure", draft.name, "your own draft")
     for name, value in measured.items():
-        table.add_row(name, str(value), str(ours.get(name, "")))
+        table.add_row(name, str(value), str(own.get(name, "")))
     Console().print(table)
 
 

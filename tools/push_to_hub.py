@@ -1,30 +1,31 @@
-"""Make an exported draft ready for the hub: its card with the evaluation's results.
+"""Prepare an exported draft for the hub, with the evaluation's results in its card.
 
-    python -m tools.push_to_hub OWNER/NAME --layout vllm              # to look at first
+    python -m tools.push_to_hub OWNER/NAME --layout vllm              # prepare only
     HF_TOKEN=… python -m tools.push_to_hub OWNER/NAME --layout vllm --upload
 
-Without --upload nothing leaves the machine: models/publish/LAYOUT holds what would be uploaded.
+Without --upload nothing is sent; models/publish/LAYOUT holds the files that would be.
 """
 
 import argparse
 import shutil
 from pathlib import Path
 
+from eagle.draft.checkpoint import draft_hash
 from eagle.errors import InputError, one_clear_message
-from eagle.files import read_json, sha256_of_folder, whole_folder, write_text
+from eagle.files import read_json, whole_folder, write_text
 from eagle.hub import publish
 from eagle.report.card import card_with_results
 
 EXPORT = Path("models/export")
 EVALUATED = Path("results/evaluate")
-READY = Path("models/publish")
+PREPARED = Path("models/publish")
 
 
-def make_ready(repository: str, layout: str) -> Path:
-    """Copy a layout's folder to models/publish and put the results into its card.
+def prepare(repository: str, layout: str) -> Path:
+    """Copy a layout's folder to models/publish and add the results to its card.
 
     Raises:
-        InputError: nothing exported or evaluated, or the results are another draft's.
+        InputError: nothing is exported or evaluated, or the results belong to another draft.
     """
     if not (EXPORT / layout / "README.md").is_file():
         there = ", ".join(path.parent.name for path in sorted(EXPORT.glob("*/README.md")))
@@ -33,11 +34,11 @@ def make_ready(repository: str, layout: str) -> Path:
             "run `dvc repro`"
         )
     evaluated = read_json(EVALUATED / "provenance.json")
-    if evaluated["inputs"]["draft"] != sha256_of_folder(EXPORT / "official"):
+    if evaluated["inputs"]["draft"] != draft_hash(EXPORT / "official"):
         raise InputError(
             f"{EVALUATED}: the results are not those of the draft in {EXPORT}; run `dvc repro`"
         )
-    target = READY / layout
+    target = PREPARED / layout
     with whole_folder(target) as folder:
         shutil.copytree(EXPORT / layout, folder, dirs_exist_ok=True)
         card = card_with_results(
@@ -56,14 +57,14 @@ def main() -> None:
     parser.add_argument("repository", help="OWNER/NAME on the hub")
     parser.add_argument("--layout", required=True, help="official, vllm or sglang")
     parser.add_argument("--upload", action="store_true", help="otherwise nothing is sent")
-    asked = parser.parse_args()
-    if asked.repository.count("/") != 1:
-        raise InputError(f"{asked.repository}: name the repository as OWNER/NAME")
-    folder = make_ready(asked.repository, asked.layout)
+    arguments = parser.parse_args()
+    if arguments.repository.count("/") != 1:
+        raise InputError(f"{arguments.repository}: name the repository as OWNER/NAME")
+    folder = prepare(arguments.repository, arguments.layout)
     for path in sorted(folder.iterdir()):
         print(f"{path.stat().st_size:>14,} bytes  {path}")
-    if asked.upload:
-        print(f"push_to_hub: uploaded, {publish(folder, asked.repository)}")
+    if arguments.upload:
+        print(f"push_to_hub: uploaded, {publish(folder, arguments.repository)}")
     else:
         print(f"push_to_hub: nothing was sent; look at {folder}/README.md, then add --upload")
 

@@ -1,13 +1,13 @@
-"""Hold the exported draft in a real engine against our own chain, on the same prompts.
+"""Compare the exported draft in a real engine with our own chain, on the same prompts.
 
     make serve-check                                # vLLM for CPUs, installed in .venv-vllm
     make serve-check ENGINE_PYTHON=/…/bin/python    # an environment that has vLLM or SGLang
 
-The engine loads its layout of models/export and drafts from all tokens, and so does our chain. The
-share of steps in which at least the first n drafted tokens stood must lie in the 95% interval of
-our chain's, in float32 and in bfloat16; in float32 the texts must be the same up to proven ties
-(eagle/evaluation/lossless.py). Writes benchmarks/results/serve_check.json; a
-disagreement ends with exit code 1.
+The engine loads its layout of models/export. Both it and our chain draft from all tokens. The share
+of steps that accept at least the first n drafted tokens must lie in the 95% interval of our
+chain's, in float32 and in bfloat16; in float32 the texts must be the same up to proven ties
+(eagle/evaluation/lossless.py). Writes benchmarks/results/serve_check.json; the exit code of a
+disagreement is 1.
 """
 
 import json
@@ -29,10 +29,10 @@ from eagle.decoding.speculative import Generation, chain
 from eagle.draft.checkpoint import load_draft
 from eagle.draft.draft import check_fit
 from eagle.errors import InputError, one_clear_message
-from eagle.evaluation.lossless import compare
+from eagle.evaluation.lossless import compare_texts
 from eagle.files import sha256_of_folder, write_json
 from eagle.provenance import provenance
-from eagle.questions import read_bench
+from eagle.questions import select_questions
 from eagle.system_prompts import system_turn
 from eagle.template.template import encode_prompt, load_template
 from eagle.tokens.tokenizer import load_tokenizer
@@ -44,7 +44,7 @@ TEMPLATE = Path("results/template/chat_template.jinja")
 RESULT = Path("benchmarks/results/serve_check.json")
 PROGRAMS = {"vllm": Path("tools/vllm_decode.py"), "sglang": Path("tools/sglang_decode.py")}
 PROMPTS, NEW_TOKENS, DRAFT_LENGTH = 12, 48, 5
-QUIET = {
+ENGINE_ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GB; by default half of the machine's memory
@@ -62,7 +62,7 @@ def main(engine_python: Path) -> int:
         ours = our_answers(EXPORT / "official", prompts, dtype)
         rows += acceptance_rows(dtype, ours, answers["answers"])
         if dtype == "float32":
-            comparisons = compare(
+            comparisons = compare_texts(
                 lambda: Verifier.load(VERIFIER, torch.float64, torch.device("cpu")),
                 prompts,
                 [answer["token_ids"] for answer in answers["answers"]],
@@ -71,9 +71,13 @@ def main(engine_python: Path) -> int:
     texts = {
         "prompts": len(comparisons),
         "identical": sum(comparison.identical for comparison in comparisons),
-        "ties": sum(not one.identical and one.lossless() for one in comparisons),
+        "ties": sum(
+            comparison.lossless() and not comparison.identical for comparison in comparisons
+        ),
     }
-    agree = all(row["inside"] for row in rows) and all(one.lossless() for one in comparisons)
+    agree = all(row["inside"] for row in rows) and all(
+        comparison.lossless() for comparison in comparisons
+    )
     settings = {
         "bench": params.evaluate.bench, "prompts": len(prompts), "new_tokens": NEW_TOKENS,
         "draft_length": DRAFT_LENGTH,
@@ -96,10 +100,10 @@ def main(engine_python: Path) -> int:
 
 
 def engine_of(python: Path) -> str:
-    """The one of PROGRAMS' engines that the interpreter has.
+    """The name of the engine, one of PROGRAMS, that the interpreter can import.
 
     Raises:
-        InputError: no such interpreter, or one without an engine.
+        InputError: the interpreter cannot be run, or has no engine.
     """
     find = f"from importlib.util import find_spec; print(*filter(find_spec, {list(PROGRAMS)}))"
     try:
@@ -117,10 +121,10 @@ def engine_of(python: Path) -> str:
 def engine_answers(
     python: Path, engine: str, draft: Path, prompts: list[list[int]], dtype: str
 ) -> dict:
-    """What the engine's program says, run by the environment that has the engine.
+    """Run the engine's program with its interpreter. Returns {engine, answers}.
 
     Raises:
-        InputError: the engine failed; its own message stands above.
+        InputError: the engine failed; its own messages are printed.
     """
     job = {
         "verifier": str(VERIFIER.resolve()),
@@ -136,35 +140,35 @@ def engine_answers(
         print(f"serve_check: {dtype}, {len(prompts)} prompts in the engine", flush=True)
         run = subprocess.run(
             [str(python), str(PROGRAMS[engine]), str(job_file), str(answer_file)],
-            env=os.environ | QUIET, capture_output=True, text=True,
+            env=os.environ | ENGINE_ENVIRONMENT, capture_output=True, text=True,
         )  # fmt: skip
         if run.returncode or not answer_file.is_file():
             print(run.stdout[-4000:] + run.stderr[-4000:], file=sys.stderr)
             raise InputError(
-                f"the engine ended with exit code {run.returncode}; what it said stands above"
+                f"the engine ended with exit code {run.returncode}; its messages are printed above"
             )
         return json.loads(answer_file.read_text())
 
 
 def our_answers(draft_folder: Path, prompts: list[list[int]], dtype: str) -> list[dict]:
-    """The same of our chain, in tools/vllm_decode.py's form."""
+    """Answers of our chain, in the form that tools/vllm_decode.py writes."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     verifier = Verifier.load(VERIFIER, getattr(torch, dtype), device)
     draft = load_draft(draft_folder).to(device).cast(getattr(torch, dtype))
     check_fit(draft.config, verifier.config, str(draft_folder))
     print(f"serve_check: {dtype}, {len(prompts)} prompts in our chain", flush=True)
-    answers = [chain(verifier, draft, prompt, NEW_TOKENS, DRAFT_LENGTH) for prompt in prompts]
+    generations = [chain(verifier, draft, prompt, NEW_TOKENS, DRAFT_LENGTH) for prompt in prompts]
     del verifier, draft
     if device.type == "cuda":
         torch.cuda.empty_cache()  # the engine comes next, and wants the GPU to itself
-    return [counted(answer) for answer in answers]
+    return [answer_of(generation) for generation in generations]
 
 
 def acceptance_rows(dtype: str, ours: list[dict], engine: list[dict]) -> list[dict]:
-    """Position by position: both shares, our interval, and whether the engine's lies in it.
+    """A row a position: both shares, our interval, and whether the engine's share lies in it.
 
     Raises:
-        InputError: one of them drafted nothing.
+        InputError: our chain or the engine drafted nothing.
     """
     for name, answers in (("our chain", ours), ("the engine", engine)):
         if not any(answer["drafts"] for answer in answers):
@@ -174,20 +178,20 @@ def acceptance_rows(dtype: str, ours: list[dict], engine: list[dict]) -> list[di
             )
     rows = []
     for position in range(DRAFT_LENGTH):
-        (stood, steps), (stood_there, steps_there) = (
+        (accepted, steps), (engine_accepted, engine_steps) = (
             (
                 sum(answer["accepted"][position] for answer in answers),
                 sum(answer["drafts"] for answer in answers),
             )
             for answers in (ours, engine)
         )
-        low, high = wilson_interval(stood, steps)
-        share = stood_there / steps_there
+        low, high = wilson_interval(accepted, steps)
+        share = engine_accepted / engine_steps
         rows.append(
             {
                 "dtype": dtype,
                 "position": position + 1,
-                "ours": stood / steps,
+                "ours": accepted / steps,
                 "ours_95": [low, high],
                 "engine": share,
                 "inside": low <= share <= high,
@@ -197,8 +201,10 @@ def acceptance_rows(dtype: str, ours: list[dict], engine: list[dict]) -> list[di
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95% score interval of a share (Wilson 1927). Unlike the bootstrap it says something when
-    nothing was seen: far down the chain that is the rule."""
+    """95% score interval of a share (Wilson 1927).
+
+    Unlike the bootstrap it has a width when nothing was accepted, as is common far down the chain.
+    """
     z = NormalDist().inv_cdf(0.975)
     share = successes / trials
     center = (share + z * z / (2 * trials)) / (1 + z * z / trials)
@@ -207,7 +213,8 @@ def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, center - spread), min(1.0, center + spread)
 
 
-def counted(generation: Generation) -> dict:
+def answer_of(generation: Generation) -> dict:
+    """A generation in the form that tools/vllm_decode.py writes."""
     return {
         "token_ids": generation.token_ids,
         "drafts": len(generation.accepted),
@@ -219,7 +226,7 @@ def counted(generation: Generation) -> dict:
 
 
 def first_turns(settings: Evaluate) -> list[list[int]]:
-    """Token ids of the first turns of some of the bench's questions."""
+    """Token ids of the first turns of PROMPTS questions."""
     opening = system_turn(settings.system_prompt)
     tokenizer = load_tokenizer(VERIFIER)
     template = load_template(str(TEMPLATE), tokenizer)
@@ -227,14 +234,12 @@ def first_turns(settings: Evaluate) -> list[list[int]]:
         encode_prompt(
             tokenizer, template, [*opening, {"role": "user", "content": question["turns"][0]}]
         )
-        for question in read_bench(settings.bench, PROMPTS)
+        for question in select_questions(settings.bench, PROMPTS)
     ]
 
 
 def _print(result: dict) -> None:
-    table = Table(
-        "precision", "drafted tokens that stood", "our chain", "95%", result["engine"], ""
-    )
+    table = Table("precision", "drafted tokens accepted", "our chain", "95%", result["engine"], "")
     for row in result["acceptance"]:
         low, high = row["ours_95"]
         table.add_row(

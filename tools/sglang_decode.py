@@ -23,7 +23,7 @@ def main(job_file: Path, answer_file: Path) -> None:
         speculative_draft_model_path=job["draft"],
         speculative_num_steps=length,
         speculative_eagle_topk=1,  # a chain
-        speculative_num_draft_tokens=length + 1,  # the last sure token goes along
+        speculative_num_draft_tokens=length + 1,  # the root of the tree counts
         max_running_requests=1,
         disable_radix_cache=True,
         disable_cuda_graph=True,
@@ -48,8 +48,11 @@ def main(job_file: Path, answer_file: Path) -> None:
 
 
 def at_least(histogram: list[int], length: int) -> list[int]:
-    """In how many steps at least the first, second, … drafted token was accepted, of how many
-    steps had exactly none, one, two, … accepted."""
+    """The number of steps that accepted at least one, two, … drafted tokens.
+
+    Args:
+        histogram: the number of steps that accepted exactly none, one, two, … tokens.
+    """
     exactly = (histogram + [0] * (length + 1))[: length + 1]
     return list(accumulate(reversed(exactly)))[::-1][1:]
 

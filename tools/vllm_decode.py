@@ -3,8 +3,9 @@
     python tools/vllm_decode.py JOB ANSWER
 
 JOB is a JSON file: verifier, draft (folders), dtype, prompts (token ids), maximum_new_tokens,
-draft_length. ANSWER becomes {engine, answers}, an answer a prompt: token_ids, drafts (verify
-steps), and accepted (in how many of them the first, the first two, … drafted tokens stood).
+draft_length. ANSWER is written as {engine, answers}, with an answer a prompt: token_ids, drafts
+(the number of verify steps), and accepted (the number of those that accepted at least the first,
+the first two, … drafted tokens).
 """
 
 import json
@@ -47,7 +48,8 @@ def main(job_file: Path, answer_file: Path) -> None:
 
 
 def counters(engine, length: int) -> list[int]:
-    """Drafts so far, and of how many at least the first, second, … token was accepted."""
+    """The number of drafts so far, and of those that had at least the first, second, … token
+    accepted."""
     metrics = {metric.name: metric for metric in engine.get_metrics()}
     drafts = metrics["vllm:spec_decode_num_drafts"].value
     accepted = metrics["vllm:spec_decode_num_accepted_tokens_per_pos"].values

@@ -1,5 +1,5 @@
-"""Decoding with a key-value cache: vanilla, and speculative along chains and trees.
+"""Decoding with a key-value cache: vanilla, and speculative along a chain or a tree of tokens.
 
-In: a verifier, a draft, a prompt and the shape of what is drafted. Out: a generation, the tokens
-accepted in each verify step, and the time that each part took.
+In: a verifier, a draft, a prompt, and the shape of what is drafted.
+Out: the generated tokens, the tokens accepted in each verify step, and the time of each part.
 """

@@ -1,61 +1,35 @@
-"""Which drafted tokens the verifier lets stand.
+"""Acceptance rules: which drafted tokens the verifier accepts.
 
 Shapes: B independent draws, T rows of a tree (the root and the drafted tokens), m siblings, V
 vocabulary.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import (
-    LogitsProcessorList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
 
+from eagle.decoding.sampler import draw
 from eagle.decoding.tree import Tree
 
 Distributions = Callable[[int], Tensor]
-"""What may follow a row of the tree: probabilities [B, V]. Asked only for rows that were reached,
-so nothing is computed for the others."""
+"""The distribution of the token after a row of the tree: probabilities [B, V]. It is called only
+for rows that are reached, so that nothing is computed for the others."""
 
 
-class Sampling(NamedTuple):
-    """How a token is drawn from logits; the verifier's distribution p is the one AFTER this."""
+def accept_greedy(tree: Tree, tokens: list[int], most_likely: list[int]) -> int:
+    """The row of the last accepted token at temperature 0; the root's row is 0.
 
-    temperature: float
-    """Above 0."""
-    top_p: float = 1.0
-    top_k: int | None = None
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Float32 [..., V] from logits [..., V], by transformers' own warpers in its order."""
-        warpers = LogitsProcessorList([TemperatureLogitsWarper(self.temperature)])
-        if self.top_k is not None:
-            warpers.append(TopKLogitsWarper(self.top_k))
-        if self.top_p < 1:
-            warpers.append(TopPLogitsWarper(self.top_p))
-        rows = logits.flatten(0, -2).float()
-        return warpers(None, rows).softmax(-1).view(logits.shape)
-
-
-def accept_greedy(tree: Tree, tokens: list[int], chosen: list[int]) -> int:
-    """The row of the last token that stands at temperature 0; the root's is 0.
+    A drafted token is accepted when its parent is and the token is the verifier's most likely one
+    after that parent, so the text is what the verifier alone would write.
 
     Args:
         tokens: [T], of the tree's rows.
-        chosen: [T], the verifier's most likely token after each row; the last standing row's comes
-            on top.
-
-    A drafted token stands when its parent does and the verifier would have chosen it there, so
-    the text is the verifier's own.
+        most_likely: [T], the verifier's most likely token after each row.
     """
     row = 0
     while True:
-        agreeing = [child for child in tree.children[row] if tokens[child] == chosen[row]]
+        agreeing = [child for child in tree.children[row] if tokens[child] == most_likely[row]]
         if not agreeing:
             return row
         row = agreeing[0]
@@ -70,35 +44,36 @@ def accept_sampled(
 ) -> tuple[Tensor, Tensor]:
     """Speculative sampling down a tree: the text has the verifier's distribution.
 
-    From the root on, `accept_siblings` decides among a row's children, until none stands.
+    `accept_siblings` decides among the children of the root, then among those of the accepted
+    child, until it accepts none.
 
     Args:
         tokens: [B, T], of the tree's rows.
         draft: q, from which each row's children were drawn without replacement; None when they
-            were chosen, not drawn.
+            are the most likely tokens.
         verifier: p.
-        uniforms: in [0, 1) [B, T]: a drafted row's decides about it, the root's draws the token
-            on top.
+        uniforms: in [0, 1) [B, T]: a drafted row's number decides about that row, the root's
+            number draws the token after the last accepted one.
 
     Returns:
-        The row of the last token that stands [B], and the token that comes on top [B].
+        The row of the last accepted token [B], and the verifier's token after it [B].
     """
-    stands = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device)
-    on_top = torch.empty_like(stands)
+    last = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device)
+    next_tokens = torch.empty_like(last)
     for row, children in enumerate(tree.children):
-        here = (stands == row).nonzero()[:, 0]  # parents come before their children
+        here = (last == row).nonzero()[:, 0]  # parents come before their children
         if not len(here):
             continue
-        accepted, instead = accept_siblings(
+        accepted, p = accept_siblings(
             tokens[here][:, children],
             draft(row)[here] if draft and children else None,
             verifier(row)[here],
             uniforms[here][:, children],
         )
-        on_top[here] = draw(instead, uniforms[here, 0])
-        below = torch.tensor([*children, row], device=tokens.device)
-        stands[here] = below[accepted]
-    return stands, on_top
+        next_tokens[here] = draw(p, uniforms[here, 0])
+        outcomes = torch.tensor([*children, row], device=tokens.device)
+        last[here] = outcomes[accepted]
+    return last, next_tokens
 
 
 def accept_siblings(
@@ -106,11 +81,11 @@ def accept_siblings(
 ) -> tuple[Tensor, Tensor]:
     """Multi-round speculative sampling among alternatives for one token (paper, appendix A.2).
 
-    Candidate x, drawn from q, stands with probability min(1, p(x) / q(x)). When it does not, p
-    becomes the residual max(0, p - q), normalised, q loses x and is normalised again, and the
-    next candidate is tried. A candidate that was chosen, not drawn, is a point mass: it stands
-    with probability p(x), and the residual is p without x. With one candidate drawn that is the
-    rule for chains (arXiv 2211.17192, 2.3).
+    Candidate x, drawn from q, is accepted with probability min(1, p(x) / q(x)). If it is rejected,
+    p becomes the residual max(0, p - q), normalised, q loses x and is normalised again, and the
+    next candidate is tried. A candidate that was not drawn is a point mass: it is accepted with
+    probability p(x), and the residual is p without x. With one drawn candidate this is the rule
+    for chains (arXiv 2211.17192, 2.3).
 
     Args:
         candidates: [B, m]; m may be 0.
@@ -120,8 +95,8 @@ def accept_siblings(
         uniforms: in [0, 1) [B, m].
 
     Returns:
-        The number of the candidate that stands, m when none does [B], and the distribution [B, V]
-        of the token that comes instead of them all.
+        The index of the accepted candidate, m when none is [B], and the distribution of the token
+        to draw when none is: the last residual [B, V].
     """
     count = candidates.shape[1]
     tiny = torch.finfo(torch.float64).tiny
@@ -135,37 +110,16 @@ def accept_siblings(
             chance = p.gather(1, at)[:, 0]
             residual = p.scatter(1, at, 0.0)
         else:
-            # q that has no token left for this candidate lets it never stand and changes nothing
+            # where q has no token left, the candidate is never accepted and p stays as it is
             mass = q.sum(1, keepdim=True)
             drawn_from = q / mass.clamp(min=tiny)
             chance = p.gather(1, at)[:, 0] / drawn_from.gather(1, at)[:, 0]
             chance = torch.where(mass[:, 0] > 0, chance, 0.0)
             residual = (p - drawn_from).clamp(min=0)
             q = q.scatter(1, at, 0.0)
-        rejected = accepted == count
-        stands = rejected & (uniforms[:, number] < chance)
-        accepted[stands] = number
+        undecided = accepted == count
+        accepts = undecided & (uniforms[:, number] < chance)
+        accepted[accepts] = number
         residual = residual / residual.sum(1, keepdim=True).clamp(min=tiny)
-        p = torch.where((rejected & ~stands)[:, None], residual, p)
+        p = torch.where((undecided & ~accepts)[:, None], residual, p)
     return accepted, p
-
-
-def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """Tokens [B] with probabilities proportional to weights [B, V], by inverting their sum."""
-    sums = weights.double().cumsum(-1)
-    drawn = torch.searchsorted(sums, (uniforms.double() * sums[:, -1])[:, None], right=True)[:, 0]
-    return drawn.clamp(max=weights.shape[1] - 1)
-
-
-def draw_distinct(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """Tokens [B, m], one after the other by `draw`, none twice.
-
-    Where fewer than m tokens have weight, the last token fills up; `accept_siblings` lets it not
-    stand.
-    """
-    weights = weights.double()
-    drawn = []
-    for column in uniforms.T:
-        drawn.append(draw(weights, column))
-        weights = weights.scatter(1, drawn[-1][:, None], 0.0)
-    return torch.stack(drawn, dim=1)

@@ -1,4 +1,4 @@
-"""Keys and values of what a model has read, in buffers allocated once.
+"""The key-value cache of decoding: buffers that are allocated once.
 
 Shapes: L layers, G key-value heads, C capacity in tokens, D head size, T new tokens; batch 1.
 """
@@ -11,20 +11,20 @@ from transformers.cache_utils import CacheLayerMixin
 from eagle.errors import InputError
 
 
-class KeyValues(Cache):
-    """A transformers cache that neither grows by copying nor shrinks by it.
+class KeyValueCache(Cache):
+    """A transformers cache of fixed capacity, which is not copied when tokens come or go.
 
-    New tokens are written behind what is there; of the newest ones any can be kept, which is what
-    verifying a tree needs: the accepted path is one of its rows' many.
+    New tokens are appended. Afterwards any of them can be kept and the others dropped: after a tree
+    is verified, only the rows of the accepted path stay.
     """
 
     def __init__(
         self, config: PretrainedConfig, capacity: int, dtype: torch.dtype, device: torch.device
     ):
-        """Room for `capacity` tokens.
+        """Allocate room for `capacity` tokens.
 
         Raises:
-            InputError: a layer would not see the whole text.
+            InputError: a layer does not attend to the whole text.
         """
         types = getattr(config, "layer_types", None) or ["full_attention"]
         if others := set(types) - {"full_attention", "sliding_attention"}:
@@ -47,12 +47,17 @@ class KeyValues(Cache):
 
     @property
     def length(self) -> int:
-        """Tokens read."""
+        """Number of tokens in the cache."""
         return self.layers[0].length
 
-    def keep(self, rows: list[int], of: int) -> None:
-        """Of the newest `of` tokens keep some, given by ascending position among them."""
-        start = self.length - of
+    def keep(self, rows: list[int], newest: int) -> None:
+        """Keep only some of the newest tokens, and all tokens before those.
+
+        Args:
+            rows: positions among the newest tokens, ascending.
+            newest: how many tokens count as the newest ones.
+        """
+        start = self.length - newest
         if rows != list(range(len(rows))):
             end = start + len(rows)
             at = torch.tensor(rows, device=self.states.device) + start
@@ -71,10 +76,10 @@ class _Layer(CacheLayerMixin):
         self.is_initialized = True
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """The buffers are there from the beginning."""
+        """Nothing to do: the buffers exist from the beginning."""
 
     def update(self, key: Tensor, value: Tensor, *_args, **_kwargs) -> tuple[Tensor, Tensor]:
-        """All keys and values, the new ones [1, G, T, D] last."""
+        """Append keys and values [1, G, T, D]; returns those of all tokens."""
         start, self.length = self.length, self.length + key.shape[2]
         self.keys[:, :, start : self.length] = key
         self.values[:, :, start : self.length] = value

@@ -1,7 +1,7 @@
-"""Decoding with a key-value cache: vanilla, and speculative along a chain or a tree of tokens.
+"""Vanilla and speculative decoding of one prompt.
 
-Shapes: P prompt tokens, N tokens read before, T new tokens or rows of a tree, H hidden, S tokens
-that can be drafted, V vocabulary; batch 1.
+Shapes: P prompt tokens, T rows of a tree, H hidden, S tokens that can be drafted, V vocabulary;
+batch 1.
 """
 
 import time
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from eagle.decoding.acceptance import accept_greedy, accept_sampled
-from eagle.decoding.sampler import GREEDY, Sampler, likeliest
+from eagle.decoding.sampler import GREEDY, Sampler, most_likely
 from eagle.decoding.sessions import DraftSession, Proposal, VerifierSession
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.draft.draft import Draft
@@ -22,18 +22,19 @@ from eagle.verifier.verifier import Verifier
 
 @dataclass
 class Generation:
-    """What one prompt led to."""
+    """The text that was generated for one prompt, and what it took."""
 
     token_ids: list[int]
-    """New tokens, up to and with the stop token, at most the asked number."""
+    """New tokens, up to and with the stop token, at most the maximum number."""
     prefill_seconds: float
     decode_seconds: float
     verifier_steps: int
     """Verifier forwards after the prefill."""
     accepted: list[int] = field(default_factory=list)
-    """Drafted tokens accepted in each verify step, counted before cutting at stop or length."""
+    """Drafted tokens accepted in each verify step, counted before the text is cut at its stop token
+    or its maximum length. Empty for vanilla decoding."""
     draft_seconds: float = 0.0
-    """What of decode_seconds drafting took."""
+    """The part of decode_seconds that drafting took."""
 
     @property
     def seconds(self) -> float:
@@ -42,9 +43,9 @@ class Generation:
 
 @torch.inference_mode()
 def vanilla(
-    verifier: Verifier, prompt: list[int], maximum_new_tokens: int, choice: Sampler = GREEDY
+    verifier: Verifier, prompt: list[int], maximum_new_tokens: int, sampler: Sampler = GREEDY
 ) -> Generation:
-    """One verifier forward a token: what speculative decoding is measured against.
+    """Decode with one verifier forward a token: what speculative decoding is compared with.
 
     Raises:
         InputError: the prompt is empty, or prompt and new tokens do not fit the verifier's context.
@@ -52,11 +53,11 @@ def vanilla(
     _check_context(verifier, prompt, maximum_new_tokens)
     clock = _Clock(verifier.head.device)
     session = VerifierSession(verifier, len(prompt) + maximum_new_tokens)
-    token = choice.token(session.logits(session.step(prompt)[-1:]))
+    token = sampler.token(session.logits(session.step(prompt)[-1:]))
     prefill_seconds = clock.lap()
     generated = [token]
     while len(generated) < maximum_new_tokens and token not in verifier.stop_token_ids:
-        token = choice.token(session.logits(session.step([token])))
+        token = sampler.token(session.logits(session.step([token])))
         generated.append(token)
     return Generation(generated, prefill_seconds, clock.lap(), len(generated) - 1)
 
@@ -68,11 +69,11 @@ def chain(
     maximum_new_tokens: int,
     draft_length: int,
     vocabulary: Vocabulary | None = None,
-    choice: Sampler = GREEDY,
+    sampler: Sampler = GREEDY,
 ) -> Generation:
-    """`speculate` along a tree without branches, `draft_length` tokens a step."""
+    """`speculate` with a tree without branches, of `draft_length` tokens a step."""
     shape = Tree.chain(draft_length)
-    return speculate(verifier, draft, prompt, maximum_new_tokens, shape, vocabulary, choice)
+    return speculate(verifier, draft, prompt, maximum_new_tokens, shape, vocabulary, sampler)
 
 
 @torch.inference_mode()
@@ -83,47 +84,47 @@ def speculate(
     maximum_new_tokens: int,
     shape: Tree | DynamicTree,
     vocabulary: Vocabulary | None = None,
-    choice: Sampler = GREEDY,
+    sampler: Sampler = GREEDY,
 ) -> Generation:
     """Draft a tree of tokens, verify all of it in one forward, repeat (paper, section 3).
 
     Args:
-        shape: of the tree: the same in every step, its tokens the draft's most likely ones at
-            temperature 0 and drawn without replacement above; or how to grow one in each step,
-            whose tokens are the draft's most likely ones at any temperature.
-        vocabulary: the tokens that can be drafted; None: all. The verifier decides among all of
-            them in any case, so fewer cost acceptance at most, and spare most of the head's
-            product (FR-Spec, arXiv 2502.14856).
-        choice: of verifier and draft alike.
+        shape: of the tree. A static tree is the same in every step; its tokens are the draft's most
+            likely ones at temperature 0, and drawn without replacement above. A dynamic tree is
+            grown in each step; its tokens are the most likely ones at any temperature.
+        vocabulary: the tokens that can be drafted; None: all. The verifier always decides among
+            all tokens, so a smaller vocabulary can only cost acceptance, and it spares most of the
+            product with the head (FR-Spec, arXiv 2502.14856).
+        sampler: of verifier and draft alike.
 
     Raises:
         InputError: the prompt is empty; prompt, new tokens and one draft do not fit the verifier's
-            context; the tree asks for more different tokens than can be drafted.
+            context; the tree needs more different tokens than can be drafted.
     """
     _check_context(verifier, prompt, maximum_new_tokens, shape.depth)
     clock = _Clock(verifier.head.device)
     rows = shape.tokens if isinstance(shape, DynamicTree) else len(shape)
     session = VerifierSession(verifier, len(prompt) + maximum_new_tokens + rows)
     drafting = DraftSession(
-        draft, verifier, vocabulary or full_vocabulary(verifier.head), choice, shape,
+        draft, verifier, vocabulary or full_vocabulary(verifier.head), sampler, shape,
         len(prompt) + maximum_new_tokens,
     )  # fmt: skip
     features = session.step(prompt)  # [P, H]
-    token = choice.token(session.logits(features[-1:]))
+    token = sampler.token(session.logits(features[-1:]))
     generation = Generation([token], clock.lap(), 0.0, 0)
-    # pairs (f_t, token t + 1) that the draft has not seen yet, all with true features
-    pending = [*prompt[1:], token]
+    # with the features f_t: the pairs (f_t, token t + 1) that the draft has not read yet
+    next_tokens = [*prompt[1:], token]
     while not _finished(generation.token_ids, verifier.stop_token_ids, maximum_new_tokens):
-        proposal = drafting.propose(features, pending)
+        proposal = drafting.propose(features, next_tokens)
         generation.draft_seconds += clock.lap()
         tree = proposal.tree
         features = session.step(proposal.tokens, tree)  # [T, H]
-        row, on_top = _accept(proposal, session.logits(features), drafting.vocabulary, choice)
+        row, token = _accept(proposal, session.logits(features), drafting.vocabulary, sampler)
         path = tree.path(row)
         session.keep(path, len(tree))
-        pending = [*(proposal.tokens[i] for i in path[1:]), on_top]
+        next_tokens = [*(proposal.tokens[i] for i in path[1:]), token]
         features = features[path]
-        generation.token_ids += pending
+        generation.token_ids += next_tokens
         generation.accepted.append(len(path) - 1)
         generation.verifier_steps += 1
         generation.decode_seconds += clock.lap()
@@ -133,49 +134,52 @@ def speculate(
 
 
 def _accept(
-    proposal: Proposal, logits: Tensor, vocabulary: Vocabulary, choice: Sampler
+    proposal: Proposal, logits: Tensor, vocabulary: Vocabulary, sampler: Sampler
 ) -> tuple[int, int]:
-    """The row of the last drafted token that stands, and the token that comes on top.
+    """The row of the last accepted token, and the verifier's token after it.
 
     Args:
         logits: [T, V], the verifier's.
     """
     tree = proposal.tree
-    if choice.sampling is None:
-        chosen = likeliest(logits).tolist()
-        row = accept_greedy(tree, proposal.tokens, chosen)
-        return row, chosen[row]
+    if sampler.sampling is None:
+        tokens = most_likely(logits).tolist()
+        row = accept_greedy(tree, proposal.tokens, tokens)
+        return row, tokens[row]
 
     def p(row: int) -> Tensor:
-        return choice.sampling.probabilities(logits[row : row + 1])
+        return sampler.sampling.probabilities(logits[row : row + 1])
 
     def q(row: int) -> Tensor:
-        whole = torch.zeros_like(logits[:1], dtype=torch.float32)
+        probabilities = torch.zeros_like(logits[:1], dtype=torch.float32)
         with_children = [r for r, children in enumerate(tree.children) if children]
-        whole[0, vocabulary.token_ids] = proposal.probabilities[with_children.index(row)]
-        return whole
+        drafted = proposal.probabilities[with_children.index(row)]
+        probabilities[0, vocabulary.token_ids] = drafted
+        return probabilities
 
-    row, on_top = accept_sampled(
+    row, token = accept_sampled(
         tree,
         torch.tensor([proposal.tokens], device=logits.device),
         None if proposal.probabilities is None else q,
         p,
-        choice.uniforms(1, len(tree), logits.device),
+        sampler.uniforms(1, len(tree), logits.device),
     )
-    return int(row), int(on_top)
+    return int(row), int(token)
 
 
 class _Clock:
-    """Seconds between laps, with the device's work finished."""
+    """Measures the seconds between laps; the device's work is waited for."""
 
     def __init__(self, device: torch.device):
         self.device = device
+        self.last = 0.0
         self.lap()
 
     def lap(self) -> float:
+        """Seconds since the lap before."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        now, before = time.perf_counter(), getattr(self, "last", 0.0)
+        now, before = time.perf_counter(), self.last
         self.last = now
         return now - before
 
@@ -185,7 +189,7 @@ def _finished(token_ids: list[int], stop_token_ids: list[int], maximum: int) -> 
 
 
 def _cut(token_ids: list[int], stop_token_ids: list[int], maximum: int) -> None:
-    """Drop what an accepted run holds beyond the stop token or the length."""
+    """Remove the accepted tokens that come after the stop token or the maximum length."""
     stops = [i for i, token in enumerate(token_ids) if token in stop_token_ids]
     del token_ids[min([maximum] + [stop + 1 for stop in stops[:1]]) :]
 

@@ -1,8 +1,10 @@
-"""Trees of drafted tokens: static shapes, and trees grown anew in each step.
+"""Trees of drafted tokens: static shapes, and trees that are grown anew in each step.
 
-A tree of T rows: row 0 is its root, the last token that stands; every other row is a drafted
-token that continues its parent. Rows go level by level, so parents come before their children and
-the children of one row, best first, side by side. A chain is the tree without branches.
+Shapes: T rows of a tree, R rows of one level that have children.
+
+Row 0 of a tree is its root, the last token of the text so far; every other row is a drafted token
+that continues its parent. Rows are ordered by depth, so parents come before their children. The
+children of one row are next to each other, most likely first. A chain is a tree without branches.
 """
 
 from collections.abc import Sequence
@@ -15,7 +17,8 @@ from torch import Tensor
 from eagle.errors import InputError
 
 Ranks = tuple[int, ...]
-"""A drafted token by the ranks that lead to it: (0, 2) is the third best token after the best."""
+"""The path to a drafted token, by rank: (0, 2) is the third most likely token after the most likely
+one."""
 
 NAMED = {
     # SafeAILab/EAGLE, model/choices.py: the tree of the paper's tables, 26 tokens verified
@@ -24,31 +27,31 @@ NAMED = {
         "00000 00001"
     )
 }
-"""Static trees by name, a digit a rank."""
+"""Static trees by name; each group of digits is a path, each digit a rank."""
 
 
 class Level(NamedTuple):
     """The rows of one depth that have children: what the draft reads in one forward."""
 
     rows: list[int]
-    """Their numbers R in the tree."""
+    """Their numbers in the tree, R of them."""
     picked: Tensor
-    """Where they stand among all rows of their depth, int64 [R]."""
+    """Their indices among all rows of their depth, int64 [R]."""
     parents: Tensor
-    """Where each one's parent stands in the level before, int64 [R]."""
+    """The index of each one's parent in `rows` of the level before, int64 [R]."""
     children: Tensor
-    """Where the children stand in the flattened candidates [R, width], int64."""
+    """The indices of all their children in the flattened candidates [R, width], int64."""
     seen: Tensor
-    """Which rows with children, of this level and those before, each sees: bool [R, those]."""
+    """Which rows with children, of the levels up to this one, each row sees: bool [R, those]."""
     width: int
-    """Most children of a row."""
+    """The largest number of children of a row."""
 
 
 class Tree:
-    """Which row continues which.
+    """Says which row continues which.
 
     Args:
-        parents: of every row; the root's is -1.
+        parents: the parent of every row; the root's is -1.
     """
 
     def __init__(self, parents: Sequence[int]):
@@ -56,16 +59,16 @@ class Tree:
 
     @classmethod
     def chain(cls, length: int) -> "Tree":
-        """`length` drafted tokens, each continuing the one before."""
+        """`length` drafted tokens, each of which continues the one before."""
         return cls(range(-1, length))
 
     @classmethod
     def from_paths(cls, paths: Sequence[Sequence[int]]) -> "Tree":
-        """A static tree from its drafted tokens' paths.
+        """A static tree from the paths of its drafted tokens, in any order.
 
         Raises:
-            InputError: no path, one without its parent or without the better token beside it, or
-                one given twice.
+            InputError: no path, a path whose parent or whose more likely sibling is missing, or a
+                path given twice.
         """
         ordered = sorted((tuple(path) for path in paths), key=lambda path: (len(path), path))
         rows = {(): 0}
@@ -82,23 +85,24 @@ class Tree:
             better = (*path[:-1], path[-1] - 1)
             if path[-1] and better not in rows:
                 raise InputError(
-                    f"tree: node {list(path)} stands without node {list(better)}; ranks beside "
-                    "one another are 0, 1, 2, …"
+                    f"tree: node {list(path)} needs node {list(better)}, which is not in the tree; "
+                    "the ranks of siblings are 0, 1, 2, …"
                 )
             rows[path] = len(rows)
         return cls([-1, *(rows[path[:-1]] for path in ordered)])
 
     @classmethod
     def named(cls, name: str) -> "Tree":
+        """One of NAMED."""
         return cls.from_paths([[int(rank) for rank in path] for path in NAMED[name].split()])
 
     def __len__(self) -> int:
-        """Rows, the root included: tokens verified in one forward."""
+        """Number of rows, the root included: tokens verified in one forward."""
         return len(self.parents)
 
     @cached_property
     def depths(self) -> list[int]:
-        """Of every row; the root's is 0."""
+        """The depth of every row; the root's is 0."""
         depths = [0]
         for parent in self.parents[1:]:
             depths.append(depths[parent] + 1)
@@ -106,7 +110,7 @@ class Tree:
 
     @cached_property
     def depth(self) -> int:
-        """Drafted tokens on the longest path."""
+        """Number of drafted tokens on the longest path."""
         return self.depths[-1]
 
     @cached_property
@@ -115,7 +119,7 @@ class Tree:
 
     @cached_property
     def children(self) -> list[list[int]]:
-        """Of every row, best first."""
+        """The children of every row, most likely first."""
         children: list[list[int]] = [[] for _ in self.parents]
         for row, parent in enumerate(self.parents[1:], start=1):
             children[parent].append(row)
@@ -138,10 +142,10 @@ class Tree:
         levels: list[Level] = []
         before: list[int] = []
         for depth in range(self.depth):
-            deep = [row for row, d in enumerate(self.depths) if d == depth]
-            rows = [row for row in deep if self.children[row]]
-            picked = [deep.index(row) for row in rows]
-            at = [levels[-1].rows.index(self.parents[row]) if levels else 0 for row in rows]
+            of_depth = [row for row, d in enumerate(self.depths) if d == depth]
+            rows = [row for row in of_depth if self.children[row]]
+            picked = [of_depth.index(row) for row in rows]
+            parents = [levels[-1].rows.index(self.parents[row]) if levels else 0 for row in rows]
             before = before + rows
             width = max(len(self.children[row]) for row in rows)
             children = [
@@ -149,20 +153,20 @@ class Tree:
                 for i, row in enumerate(rows)
                 for rank in range(len(self.children[row]))
             ]
-            indices = (torch.tensor(places) for places in (picked, at, children))
+            indices = (torch.tensor(numbers) for numbers in (picked, parents, children))
             levels.append(Level(rows, *indices, self.seen[rows][:, before], width))
         return levels
 
     @cached_property
     def paths(self) -> list[Ranks]:
-        """Of every drafted row: what `from_paths` makes the tree from."""
+        """The path of every drafted row, in the form that `from_paths` reads."""
         paths: list[Ranks] = [()]
         for row, parent in enumerate(self.parents[1:], start=1):
             paths.append((*paths[parent], self.children[parent].index(row)))
         return paths[1:]
 
     def path(self, row: int) -> list[int]:
-        """Rows from the root to this one."""
+        """The rows from the root to this one."""
         path = [row]
         while path[-1]:
             path.append(self.parents[path[-1]])
@@ -170,15 +174,15 @@ class Tree:
 
 
 class DynamicTree(NamedTuple):
-    """How EAGLE-2 (arXiv 2406.16858, section 4) grows a tree anew in each step.
+    """The shape of a tree that EAGLE-2 (arXiv 2406.16858, section 4) grows anew in each step.
 
-    From each of a level's `top_k` most likely tokens the `top_k` best continuations are drafted;
-    of all that were drafted, the most likely stay. "Likely" is the product of the draft's
-    probabilities along the path.
+    In each level the `top_k` most likely rows are continued, each by its `top_k` most likely
+    tokens; of all drafted rows, the most likely ones become the tree. How likely a row is, is the
+    product of the draft's probabilities along its path.
     """
 
     tokens: int
     """Tokens verified in one forward, the root included."""
     depth: int
-    """Levels of drafted tokens, each one draft forward."""
+    """Levels of drafted tokens; each takes one draft forward."""
     top_k: int

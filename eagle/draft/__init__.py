@@ -1,5 +1,5 @@
-"""The draft itself, and what training, export and decoding share of it.
+"""The draft model, and what training, export and decoding share about it.
 
-In: a verifier's config and head. Out: the draft module, its weights on disk, its vocabulary, and
-its predictions from its own features.
+In: the verifier's config and head.
+Out: the draft as a module and on disk, its predictions from its own features, a vocabulary.
 """

@@ -1,4 +1,4 @@
-"""Drafts on disk, and the state from which an interrupted run goes on."""
+"""Drafts on disk: config.json and model.safetensors."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from transformers import LlamaConfig
 
 from eagle.draft.draft import Draft, config_as_json
 from eagle.errors import InputError
-from eagle.files import read_json, whole_folder, write_json
+from eagle.files import read_json, sha256_of_file, sha256_of_json, whole_folder, write_json
 
 
 def save_draft(draft: Draft, folder: Path) -> None:
-    """Write config.json and float32 model.safetensors; the folder is whole or absent."""
+    """Write config.json and model.safetensors. The folder appears only once both are complete."""
     with whole_folder(folder) as partial:
         write_json(partial / "config.json", config_as_json(draft.config))
         weights = {name: tensor.cpu().contiguous() for name, tensor in draft.state_dict().items()}
@@ -21,20 +21,27 @@ def save_draft(draft: Draft, folder: Path) -> None:
 
 
 def load_draft(folder: Path) -> Draft:
-    """Read a draft in the official layout's names; an embedding beside it is passed over.
+    """Read a draft whose weights have the official layout's names; an embedding is left out.
 
     Raises:
-        InputError: no draft there, or weights that do not fit its config.
+        InputError: there is no draft, or its weights do not fit its config.
     """
     config = LlamaConfig(**read_json(folder / "config.json"))
-    return draft_of(config, read_weights(folder / "model.safetensors"), folder)
+    return draft_from_weights(config, read_weights(folder / "model.safetensors"), folder)
+
+
+def draft_hash(folder: Path) -> str:
+    """SHA-256 of the files that make a draft; a model card beside them does not count."""
+    return sha256_of_json(
+        [sha256_of_file(folder / name) for name in ("config.json", "model.safetensors")]
+    )
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file.
+    """Read the tensors of a safetensors file.
 
     Raises:
-        InputError: absent, cut off or no such file.
+        InputError: the file is absent or damaged.
     """
     try:
         return load_file(file)
@@ -42,19 +49,20 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise InputError(f"{file}: cannot be read: {error}; get it again") from None
 
 
-def draft_of(config: LlamaConfig, weights: dict[str, Tensor], folder: Path) -> Draft:
-    """A draft with these weights under the official names; an embedding is passed over.
+def draft_from_weights(config: LlamaConfig, weights: dict[str, Tensor], folder: Path) -> Draft:
+    """Build a draft from weights that have the official names; an embedding is left out.
 
     Args:
-        folder: where they come from, for the message.
+        folder: where the weights come from, for the message.
 
     Raises:
         InputError: names or shapes are not those of a draft with this config.
     """
     draft = Draft(config)
-    weights.pop("embed_tokens.weight", None)  # the verifier's own, which decoding uses
+    # the embedding is the verifier's, and decoding reads it there
+    own = {name: weight for name, weight in weights.items() if name != "embed_tokens.weight"}
     try:
-        draft.load_state_dict(weights)
+        draft.load_state_dict(own)
     except RuntimeError as error:
         raise InputError(f"{folder}: weights and config.json do not fit: {error}") from None
     return draft

@@ -25,7 +25,8 @@ from eagle.files import read_json
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of queries [1, A, T, D] to keys and values [1, G, T, D]: [1, A, T, D].
 
-The caller decides what is seen: documents packed side by side in training, a cache in decoding.
+The caller decides which keys a query sees: in training those of its own document among several
+packed ones, in decoding those in a cache.
 """
 
 FROM_VERIFIER = ("vocab_size", "max_position_embeddings", "rope_parameters")
@@ -34,7 +35,7 @@ SHAPE = (
     "rms_norm_eps",
 )  # fmt: skip
 ACTIVATION = "silu"
-"""Of the MLP, whatever the verifier's: engines serve no other."""
+"""The activation of the MLP, whatever the verifier's is: engines serve no other."""
 
 
 def draft_config(path: Path | None, verifier: PretrainedConfig) -> LlamaConfig:
@@ -42,10 +43,10 @@ def draft_config(path: Path | None, verifier: PretrainedConfig) -> LlamaConfig:
 
     Args:
         path: JSON file; None takes one layer of the verifier's own shape.
-        verifier: gives what the file leaves out of vocabulary, maximum length and rope.
+        verifier: its config, from which FROM_VERIFIER is taken where the file leaves it out.
 
     Raises:
-        InputError: not a config, or one that does not fit the verifier.
+        InputError: the file is not a config, or it does not fit the verifier.
     """
     if path is None:
         fields = {name: getattr(verifier, name) for name in SHAPE if hasattr(verifier, name)}
@@ -85,7 +86,7 @@ def draft_config(path: Path | None, verifier: PretrainedConfig) -> LlamaConfig:
 
 
 def check_fit(draft: PretrainedConfig, verifier: PretrainedConfig, where: str) -> None:
-    """A draft continues the verifier's features: what both must have in common.
+    """Check that the draft has in common with the verifier what it needs to continue its features.
 
     Args:
         where: the draft's file or folder, for the message.
@@ -106,8 +107,8 @@ class Draft(nn.Module):
     """Predicts feature f_{t+1} from f_t and the embedding of token t+1 (paper, section 3.1).
 
     `fc` joins the pair (embedding first), one Llama layer WITHOUT an input norm follows, and
-    there is no final norm: the output goes straight to the verifier's head and, in decoding,
-    back to the input.
+    there is no final norm: the output goes to the verifier's head as it is and, in decoding, is the
+    next input feature.
     """
 
     def __init__(self, config: LlamaConfig):
@@ -118,16 +119,16 @@ class Draft(nn.Module):
         self.rotary = LlamaRotaryEmbedding(config)
 
     def cast(self, dtype: torch.dtype) -> "Draft":
-        """The weights in another precision; rotary frequencies stay float32, as the verifier's."""
+        """Convert the weights in place; rotary frequencies stay float32, as the verifier's do."""
         for parameter in self.parameters():
             parameter.data = parameter.data.to(dtype)
         return self
 
     def compile_layer(self, backend: str = "inductor") -> None:
-        """Compile what stands before and after attention, for any number of positions.
+        """Compile the operations before and after attention, for any number of positions.
 
-        Attention itself stays as it is: it is a fused kernel already, and which one and over which
-        documents changes from step to step.
+        Attention itself is not compiled: it is a fused kernel already, and the kernel and the
+        documents change from step to step.
         """
         layer = self.layers[0]
         options = {"backend": backend, "dynamic": True, "fullgraph": True}
@@ -154,7 +155,7 @@ class _Layer(nn.Module):
         return self.finish(hidden, attend(*self.self_attn.project(hidden, rotary)))
 
     def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
-        """[1, T, H] from the layer's input [1, T, H] and what attention gave [1, A, T, D]."""
+        """Output [1, T, H] from the layer's input [1, T, H] and attention's output [1, A, T, D]."""
         hidden = hidden + self.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
         return hidden + self.mlp(self.post_attention_layernorm(hidden))
 
@@ -175,7 +176,7 @@ class _Attention(nn.Module):
     def project(
         self, hidden: Tensor, rotary: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Rotated queries and keys, and values, [1, A or G, T, D], of hidden [1, T, H]."""
+        """Rotated queries [1, A, T, D] and keys, and values, [1, G, T, D], of hidden [1, T, H]."""
         query, key, value = (
             projection(hidden).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -191,7 +192,7 @@ BACKENDS = {
 
 
 def attend_within_documents(lengths: list[int], backend: str) -> Attend:
-    """Causal attention in which documents packed side by side do not see each other.
+    """Causal attention within each of several documents packed into one sequence.
 
     Args:
         lengths: of the packed documents, in order; they add up to T.
@@ -250,5 +251,5 @@ def _flash(lengths: list[int]) -> Attend:
 
 
 def config_as_json(config: LlamaConfig) -> dict:
-    """The config's fields as config.json holds them."""
+    """All fields of the config, as config.json states them."""
     return json.loads(config.to_json_string(use_diff=False))

@@ -1,6 +1,6 @@
-"""The draft on its own predictions: what it meets in serving, in training and validation.
+"""The draft on its own predictions, as in decoding, for all positions at once.
 
-Shapes: T positions, H hidden, A heads, G key-value heads, D head size, L of one document.
+Shapes: T positions, L of one document, H hidden, A heads, G key-value heads, D head size.
 """
 
 from collections.abc import Iterator
@@ -24,17 +24,17 @@ def rollout(
 ) -> Iterator[Tensor]:
     """Predicted features [T, H], from the given ones and then `steps` times from the draft's own.
 
-    In the n-th further step the input at t is what the step before predicted for it.
+    In each further step the input at position t is the feature that the last step predicted for t.
 
     Args:
-        features, embeddings: the draft's pairs [T, H].
+        features, embeddings: the draft's input pairs, each [T, H].
         positions: of each pair in its document, int64 [T].
-        lengths: pairs of each document side by side.
-        attn: as in `attend_within_documents`.
-        autocast: what products run in, if not in the weights' precision.
+        lengths: the number of pairs of each packed document, in order.
+        attn: the backend, as in `attend_within_documents`.
+        autocast: the precision of products; None: that of the weights.
     """
     attend = RolloutAttention(lengths, attn)
-    begins = (positions == 0)[:, None]  # nothing predicted a document's first feature
+    begins = (positions == 0)[:, None]  # no step predicts a document's first feature
     inputs = features
     for _ in range(1 + steps):
         with torch.autocast(features.device.type, autocast, enabled=autocast is not None):
@@ -44,13 +44,13 @@ def rollout(
 
 
 class RolloutAttention:
-    """Attention when the draft reads the same documents several times, each time its own output.
+    """Attention of a draft that reads the same documents several times, each time its own output.
 
-    Step 0 reads true features: plain causal attention. In step j the feature at position t is the
-    one predicted in step j - 1, so the draft that stands at t has true features up to t - j and
-    its own of step i at t - j + i: position t sees keys of step 0 up to t - j and, of each step
-    i = 1 … j, the one key at t - j + i. That is what a chain of j + 1 drafted tokens meets in
-    decoding, for all positions at once (as HASS, arXiv 2408.15766, section 3.2).
+    Step 0 reads true features with causal attention. In step j the feature at position t is the one
+    predicted in step j - 1. So at t the draft has true features up to t - j, and its own feature of
+    step i at t - j + i: position t sees the keys of step 0 up to t - j and, of each step i = 1 … j,
+    the one key at t - j + i. That is how a chain of j + 1 drafted tokens is drafted in decoding,
+    here for all positions at once (as in HASS, arXiv 2408.15766, section 3.2).
     """
 
     def __init__(self, lengths: list[int], backend: str):
@@ -84,7 +84,7 @@ class RolloutAttention:
 
 
 def _rollout_mask(length: int, step: int, device: torch.device) -> Tensor:
-    """Which keys of steps 0 … step a position sees: bool [L, (step + 1) L]."""
+    """Which keys of steps 0 to `step` each position sees: bool [L, (step + 1) L]."""
     everything = torch.ones(length, length, dtype=torch.bool, device=device)
     blocks = [everything.tril(-step)]
     for i in range(1, step + 1):

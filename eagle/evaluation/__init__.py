@@ -1,5 +1,5 @@
-"""What a draft is worth.
+"""What a draft is worth: agreement, acceptance, speed-up and a proof of losslessness.
 
-In: a verifier's folder, an exported draft, questions and held-out documents. Out: agreement,
-acceptance, speed-up and the proof of losslessness, with their intervals.
+In: the verifier's folder, an exported draft, questions, and held-out conversations as tokens.
+Out: metrics, their details with intervals, and a table with one row for each prompt.
 """

@@ -1,11 +1,11 @@
-"""How fast a chain or a static tree will be, from what was measured, before it is run.
+"""How fast a chain or a static tree will be, computed from measurements before it is run.
 
-A step costs what one takes on this machine. What it yields follows from greedy texts: the draft,
-fed a text itself instead of its own guesses, finds the text's next tokens at certain ranks, and
-those ranks say for every tree what it would have accepted there. So each text is walked again as
-every tree would have written it.
+The cost of a step is measured on this machine. How many tokens a step yields follows from greedy
+texts: the draft reads a text itself instead of its own guesses, and each next token of the text has
+a rank among the draft's predictions. Those ranks tell which drafted tokens of any tree would have
+been accepted, so each text is walked step by step as every tree would have written it.
 
-Shapes: P prompt tokens, N of the text, H hidden, S tokens that can be drafted.
+Shapes: P prompt tokens, N tokens of a text, H hidden, S tokens that can be drafted.
 """
 
 from collections import Counter
@@ -19,7 +19,7 @@ import torch
 from eagle.decoding.speculative import speculate, vanilla
 from eagle.decoding.tree import NAMED, Ranks, Tree
 from eagle.draft.draft import Draft
-from eagle.draft.onednn_weights import product
+from eagle.draft.onednn_weights import linear
 from eagle.draft.rollout import rollout
 from eagle.draft.vocabulary import Vocabulary
 from eagle.errors import InputError
@@ -28,16 +28,16 @@ from eagle.tokens.token_set import TokenSet
 from eagle.verifier.verifier import Verifier
 
 PROMPTS, TEXT_TOKENS = 24, 40
-"""Held-out prompts, and the tokens of the replies to them."""
+"""The number of held-out prompts, and of tokens in the reply to each."""
 DEPTH, WIDTH = 5, 10
-"""Levels and ranks that are looked at: the deepest chain, the last of a row's candidates."""
+"""How many tokens ahead, and how many ranks, the forecast looks at."""
 MOST_ROWS = 26
-"""Of a grown tree: as many as the paper's, which a verifier on a CPU already feels."""
+"""The most rows of a grown tree: the paper's number, which already slows a verifier on a CPU."""
 SCREENING_ROUNDS, FINAL_ROUNDS, FINALISTS = 2, 4, 3
-"""How often every shape is timed, and the most promising ones anew: the fastest of many timed
-shapes is one that was timed too fast, until it is timed again."""
+"""In how many rounds every shape is timed, and in how many the finalists are timed again. Among
+many timed shapes the fastest is likely one whose time was measured too short."""
 ROUND_TOKENS = 12
-"""That a shape decodes in a round."""
+"""Tokens that a shape decodes in one round."""
 
 
 class Forecast(NamedTuple):
@@ -46,20 +46,32 @@ class Forecast(NamedTuple):
     tau: float
     """Acceptance length on the texts."""
     step_cost: float
-    """Seconds of one draft-and-verify step over those of a vanilla step: the tau at which this
-    shape breaks even."""
+    """Time of a draft-and-verify step over that of a vanilla step: the tau that breaks even."""
 
     @property
     def speedup(self) -> float:
-        """Over vanilla decoding, prefill left out."""
+        """Over vanilla decoding, without the prefill."""
         return self.tau / self.step_cost
+
+
+class StepCost(NamedTuple):
+    """Time of a draft-and-verify step, in vanilla steps."""
+
+    drafting: float
+    rest: float
+
+    @property
+    def total(self) -> float:
+        return self.drafting + self.rest
 
 
 def forecast_on(
     held_out: TokenSet, verifier: Verifier, draft: Draft, vocabulary: Vocabulary, chains: bool
 ) -> list[Forecast]:
-    """`forecast` from the verifier's greedy replies to the beginnings of held-out conversations,
-    the trees that have a name among its shapes."""
+    """`forecast` on the verifier's greedy replies to the first prompts of held-out conversations.
+
+    The named trees are among the shapes.
+    """
     prompts = held_out_prompts(held_out)
     texts = reference_texts(verifier, prompts, TEXT_TOKENS)
     named = {name: Tree.named(name) for name in NAMED}
@@ -67,7 +79,7 @@ def forecast_on(
 
 
 def held_out_prompts(held_out: TokenSet) -> list[list[int]]:
-    """The beginnings of conversations, each up to its first reply, the shortest ones."""
+    """The shortest of the conversations' beginnings, each up to its first reply."""
     prompts = []
     for document in range(len(held_out)):
         span = held_out.span(document)
@@ -85,18 +97,18 @@ def forecast(
     named: dict[str, Tree],
     chains: bool,
 ) -> list[Forecast]:
-    """Chains of one to five, trees grown for these texts, and the named ones.
+    """Forecast chains of one to DEPTH tokens, trees grown for these texts, and the named trees.
 
     Args:
         texts: the verifier's greedy continuations of the prompts.
-        chains: whether a chain is to be chosen, or a tree.
+        chains: whether the decoder to choose is a chain; otherwise it is a tree.
 
     Returns:
-        The fastest of the kind to be chosen, then the other FINALISTS, then all that were timed
-        in the screening alone, those of the other kind last.
+        The fastest shape of that kind, the other finalists, then the shapes that were timed in the
+        screening alone; those of the other kind come last.
 
     Raises:
-        InputError: all texts are too short to say anything.
+        InputError: all texts are too short for a forecast.
     """
     ranks = [
         text_ranks(verifier, draft, vocabulary, prompt, text)
@@ -110,12 +122,12 @@ def forecast(
         )
     prompt = sorted(prompts, key=len)[len(prompts) // 2]
 
-    def timed(shapes: list[Tree], rounds: int) -> list[tuple[float, float]]:
+    def timed(shapes: list[Tree], rounds: int) -> list[StepCost]:
         return step_costs(verifier, draft, vocabulary, prompt, shapes, rounds)
 
-    def forecasts(shapes: dict[str, Tree], costs: list[tuple[float, float]]) -> list[Forecast]:
+    def forecasts(shapes: dict[str, Tree], costs: list[StepCost]) -> list[Forecast]:
         rows = [
-            Forecast(name, shape, tau_on(ranks, shape), sum(cost))
+            Forecast(name, shape, tau_on(ranks, shape), cost.total)
             for (name, shape), cost in zip(shapes.items(), costs, strict=True)
         ]
         return sorted(rows, key=lambda row: row.speedup, reverse=True)
@@ -141,10 +153,10 @@ def forecast(
 def text_ranks(
     verifier: Verifier, draft: Draft, vocabulary: Vocabulary, prompt: list[int], text: list[int]
 ) -> list[Ranks]:
-    """At each token of the text but the last, at which ranks the draft finds those after it.
+    """For each token of the text, the draft's ranks of the DEPTH tokens that follow it.
 
-    The rank of the next token, of the one after, … up to DEPTH; WIDTH when it is not among the
-    draft's WIDTH best. Tokens within DEPTH of the text's end are left out.
+    A rank is WIDTH where the token is not among the draft's WIDTH most likely ones. The last DEPTH
+    tokens of the text, which fewer tokens follow, are left out.
     """
     ids = torch.tensor(prompt + text, device=verifier.head.device)
     pairs, count = len(ids) - 1, len(text) - DEPTH
@@ -156,7 +168,7 @@ def text_ranks(
     roots = torch.arange(count, device=ids.device) + len(prompt)
     columns = []
     for step, predicted in enumerate(predictions):
-        logits = product(predicted[roots - 1 + step], vocabulary.head)  # [N - DEPTH, S]
+        logits = linear(predicted[roots - 1 + step], vocabulary.head)  # [N - DEPTH, S]
         best = vocabulary.token_ids[logits.topk(min(WIDTH, logits.shape[1])).indices]
         found = best == ids[roots + 1 + step][:, None]
         columns.append(torch.where(found.any(1), found.int().argmax(1), WIDTH))
@@ -164,23 +176,24 @@ def text_ranks(
 
 
 def tau_on(ranks: list[list[Ranks]], tree: Tree) -> float:
-    """The tree's acceptance length on texts of these ranks, walked step by step."""
-    runs = [run for text in ranks for run in accepted_on(text, tree)]
-    return 1 + sum(runs) / len(runs)
+    """The tree's acceptance length on texts with these ranks, walked step by step."""
+    accepted = [count for text in ranks for count in accepted_on(text, tree)]
+    return 1 + sum(accepted) / len(accepted)
 
 
 def accepted_on(text: list[Ranks], tree: Tree) -> list[int]:
-    """Drafted tokens that each step of the tree's would accept along the text."""
-    paths, runs, at = set(tree.paths), [], 0
+    """The number of drafted tokens that each step with this tree accepts along the text."""
+    paths, accepted, at = set(tree.paths), [], 0
     while at < len(text):
         depths = range(1, tree.depth + 1)
-        runs.append(sum(text[at][:depth] in paths for depth in depths))  # a path holds its own
-        at += 1 + runs[-1]
-    return runs
+        # the beginnings of a path are paths of the tree as well
+        accepted.append(sum(text[at][:depth] in paths for depth in depths))
+        at += 1 + accepted[-1]
+    return accepted
 
 
 def grown_trees(ranks: list[list[Ranks]], depth: int) -> Iterator[Tree]:
-    """Trees of one token more each, always the one that the texts have most often."""
+    """Trees of growing size: each adds the path that occurs in the texts most often."""
     counts = Counter(
         row[:length] for text in ranks for row in text for length in range(1, depth + 1)
     )
@@ -204,39 +217,46 @@ def step_costs(
     prompt: list[int],
     shapes: Sequence[Tree],
     rounds: int,
-) -> list[tuple[float, float]]:
-    """What a step of each shape takes, in vanilla steps: drafting, and all the rest.
+) -> list[StepCost]:
+    """Time a step of each shape, in vanilla steps.
 
-    Medians over rounds in which all take turns, each against the vanilla decoding of its round, so
-    that what slows the machine slows them alike.
+    In each round all shapes take turns, and each is compared with the vanilla decoding of that
+    round, so that whatever slows the machine slows all alike. The costs are medians over rounds.
     """
-    endless = Verifier(verifier.model, stop_token_ids=[])
-    costs: list[list[tuple[float, float]]] = [[] for _ in shapes]
+    never_stops = Verifier(verifier.model, stop_token_ids=[])
+    costs: list[list[StepCost]] = [[] for _ in shapes]
     for _ in range(rounds):
-        plain = vanilla(endless, prompt, ROUND_TOKENS)
-        step = plain.decode_seconds / plain.verifier_steps
-        for tree, row in zip(shapes, costs, strict=True):
-            fast = speculate(endless, draft, prompt, ROUND_TOKENS, tree, vocabulary)
-            rest = fast.decode_seconds - fast.draft_seconds
-            steps = fast.verifier_steps
-            row.append((fast.draft_seconds / steps / step, rest / steps / step))
-    columns = (zip(*row, strict=True) for row in costs)
-    return [(median(drafting), median(rest)) for drafting, rest in columns]
+        reference = vanilla(never_stops, prompt, ROUND_TOKENS)
+        vanilla_step = reference.decode_seconds / reference.verifier_steps
+        for tree, measured in zip(shapes, costs, strict=True):
+            generation = speculate(never_stops, draft, prompt, ROUND_TOKENS, tree, vocabulary)
+            drafting, steps = generation.draft_seconds, generation.verifier_steps
+            rest = generation.decode_seconds - drafting
+            measured.append(StepCost(drafting / steps / vanilla_step, rest / steps / vanilla_step))
+    return [
+        StepCost(median(cost.drafting for cost in measured), median(cost.rest for cost in measured))
+        for measured in costs
+    ]
 
 
 def _fastest_grown(
-    ranks: list[list[Ranks]], depth: int, shapes: list[Tree], costs: list[tuple[float, float]]
+    ranks: list[list[Ranks]], depth: int, shapes: list[Tree], costs: list[StepCost]
 ) -> Tree | None:
-    """The tree of this depth that promises most, its step's cost read between timed shapes'."""
-    drafting = min(
-        cost for shape, (cost, _) in zip(shapes, costs, strict=True) if shape.depth == depth
-    )
-    rows = sorted((len(shape), rest) for shape, (_, rest) in zip(shapes, costs, strict=True))
+    """The grown tree of this depth with the best forecast.
 
-    def promise(tree: Tree) -> float:
-        return tau_on(ranks, tree) / (
-            drafting + float(np.interp(len(tree), *zip(*rows, strict=True)))
-        )
+    Drafting costs what it costs the timed shapes of the same depth; the rest of a step is
+    interpolated between the timed shapes by the number of rows.
+    """
+    drafting = min(
+        cost.drafting for shape, cost in zip(shapes, costs, strict=True) if shape.depth == depth
+    )
+    rows, rest = zip(
+        *sorted((len(shape), cost.rest) for shape, cost in zip(shapes, costs, strict=True)),
+        strict=True,
+    )
+
+    def speedup(tree: Tree) -> float:
+        return tau_on(ranks, tree) / (drafting + float(np.interp(len(tree), rows, rest)))
 
     trees = [tree for tree in grown_trees(ranks, depth) if tree.depth == depth]
-    return max(trees, key=promise, default=None)
+    return max(trees, key=speedup, default=None)

@@ -1,50 +1,112 @@
-"""Proof that speculative decoding wrote what the verifier alone would have written."""
+"""Proof that speculative decoding writes what the verifier alone writes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
-from eagle.decoding.speculative import VerifierSession
+from eagle.config import Evaluate
+from eagle.decoding.sessions import VerifierSession
+from eagle.decoding.speculative import Generation
+from eagle.evaluation.race import Race
 from eagle.verifier.verifier import Verifier
 
 TIE = 1e-3
 """Two logits this close in float64 are a tie: verifying several tokens at once moves a float32
-logit by up to 6e-5, so which of them is larger is not defined by the model."""
+logit by up to 6e-5, so the model does not define which of the two is larger."""
 
 
 @dataclass
-class Comparison:
-    """One prompt's text against the reference."""
+class TextComparison:
+    """How one prompt's text differs from the reference."""
 
     identical: bool
     first_difference: int | None = None
     """Position of the first token that differs."""
     logit_gap: float | None = None
-    """How far the lower candidate's logit lies below the largest there, in one full forward of
-    the judge; infinite when one text is the other's beginning."""
+    """The largest logit at that position minus the smaller one of the two tokens', by one full
+    forward of the judge; infinite when one text is the beginning of the other."""
 
     def lossless(self, tie: float = TIE) -> bool:
+        """Whether the texts are identical or differ at a tie."""
         return self.identical or self.logit_gap <= tie
+
+
+@dataclass
+class LosslessProof:
+    """Comparisons in two precisions."""
+
+    float32: list[TextComparison]
+    """A chain's texts with transformers' greedy texts; a tie is one in float64."""
+    served: list[TextComparison]
+    """In the precision that serves, speculative texts with vanilla's; a tie is one in float32.
+    Empty at a temperature above 0, where the two have only their distribution in common."""
+    rounding: float
+    """The largest difference of a logit in the serving precision between the two ways to verify."""
+
+    @property
+    def served_tie(self) -> float:
+        return 2 * self.rounding
+
+    @property
+    def lossless(self) -> bool:
+        return all(comparison.lossless() for comparison in self.float32) and all(
+            comparison.lossless(self.served_tie) for comparison in self.served
+        )
+
+
+def prove_lossless(
+    settings: Evaluate,
+    verifier_folder: Path,
+    exact: Verifier,
+    chains: list[Generation],
+    race: Race,
+    rounding: float,
+) -> LosslessProof:
+    """Compare a chain's texts with transformers' texts, and the race's texts with each other.
+
+    Args:
+        exact: the verifier in float32.
+        chains: greedy generations in float32 of up to settings.lossless_tokens tokens, for the
+            first of the race's prompts.
+        rounding: as `LosslessProof.rounding`.
+    """
+    prompts = [prompt.token_ids for prompt in race.prompts]
+    float32 = compare_texts(
+        lambda: Verifier.load(verifier_folder, torch.float64, torch.device("cpu")),
+        prompts[: len(chains)],
+        [generation.token_ids for generation in chains],
+        reference_texts(exact, prompts[: len(chains)], settings.lossless_tokens),
+    )
+    served = []
+    if settings.temperature == 0:
+        served = compare_texts(
+            lambda: exact,
+            prompts,
+            [generation.token_ids for generation in race.speculative],
+            [generation.token_ids for generation in race.vanilla],
+        )
+    return LosslessProof(float32, served, rounding)
 
 
 @torch.inference_mode()
 def reference_texts(
     verifier: Verifier, prompts: list[list[int]], maximum_new_tokens: int
 ) -> list[list[int]]:
-    """Greedy continuations by transformers' own `generate`, all prompts side by side.
+    """Greedy continuations by transformers' own `generate`, all prompts in one batch.
 
-    An implementation that shares nothing with ours; each ends with its stop token or at the
+    It shares no code with the decoders here. Each text ends with its stop token or at the maximum
     length.
     """
     stop = verifier.stop_token_ids
     longest = max(len(prompt) for prompt in prompts)
     device = verifier.head.device
     padded = torch.tensor([[stop[0]] * (longest - len(p)) + p for p in prompts], device=device)
-    seen = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
     output = verifier.model.generate(
         padded,
-        attention_mask=seen,
+        attention_mask=mask,
         max_new_tokens=maximum_new_tokens,
         do_sample=False,
         pad_token_id=stop[0],
@@ -56,43 +118,50 @@ def reference_texts(
     return texts
 
 
-def compare(
+def compare_texts(
     judge: Callable[[], Verifier],
     prompts: list[list[int]],
     texts: list[list[int]],
     references: list[list[int]],
-) -> list[Comparison]:
-    """Hold every text against its reference; the judge decides a first difference.
+) -> list[TextComparison]:
+    """Compare every text with its reference; the judge measures the first difference.
 
     Args:
-        judge: gives the verifier in a higher precision; called only when some text differs.
+        judge: loads the verifier in a higher precision; called only when some text differs.
     """
     comparisons = []
-    exact = None
+    verifier = None
     for prompt, text, reference in zip(prompts, texts, references, strict=True):
         if text == reference:
-            comparisons.append(Comparison(identical=True))
+            comparisons.append(TextComparison(identical=True))
             continue
-        at = next(
-            (i for i, (a, b) in enumerate(zip(text, reference, strict=False)) if a != b),
-            min(len(text), len(reference)),
-        )
-        if at == min(len(text), len(reference)):  # one is the other's beginning: no tie does that
-            comparisons.append(Comparison(False, at, float("inf")))
+        shorter = min(len(text), len(reference))
+        at = next((i for i in range(shorter) if text[i] != reference[i]), shorter)
+        if at == shorter:  # one is the beginning of the other, which no tie explains
+            comparisons.append(TextComparison(False, at, float("inf")))
             continue
-        if exact is None:
-            exact = judge()
-        prefix = torch.tensor([prompt + text[:at]], device=exact.head.device)
-        features = exact.features(prefix)[0, -1]
-        logits = exact.head @ features
-        least = min(logits[text[at]], logits[reference[at]])
-        comparisons.append(Comparison(False, at, float(logits.max() - least)))
+        if verifier is None:
+            verifier = judge()
+        prefix = torch.tensor([prompt + text[:at]], device=verifier.head.device)
+        features = verifier.features(prefix)[0, -1]
+        logits = verifier.head @ features
+        smaller = min(logits[text[at]], logits[reference[at]])
+        comparisons.append(TextComparison(False, at, float(logits.max() - smaller)))
     return comparisons
+
+
+def largest_rounding(verifier: Verifier, race: Race, prompts: int = 3) -> float:
+    """`rounding_difference` on vanilla's texts for the first prompts of a race, the largest one."""
+    pairs = list(zip(race.prompts, race.vanilla, strict=True))[:prompts]
+    return max(
+        rounding_difference(verifier, prompt.token_ids, generation.token_ids)
+        for prompt, generation in pairs
+    )
 
 
 @torch.inference_mode()
 def rounding_difference(verifier: Verifier, prompt: list[int], text: list[int]) -> float:
-    """Largest difference of a logit between verifying `text` at once and token by token."""
+    """The largest difference of a logit between verifying `text` at once and token by token."""
     capacity = len(prompt) + len(text)
     at_once, one_by_one = (VerifierSession(verifier, capacity) for _ in range(2))
     at_once.step(prompt)

@@ -4,27 +4,31 @@ import numpy as np
 
 from eagle.decoding.speculative import Generation
 
+RATE_POSITIONS = 5
+"""alpha_0 … alpha_4 are the acceptance rates of a chain of five drafted tokens, as in the paper."""
+
 
 def acceptance_length(generations: list[Generation]) -> float:
     """tau: sum of (accepted drafted tokens + 1) over all verify steps / number of steps.
 
     Pooled over prompts. The prefill and its token are left out; the last step counts what was
-    accepted before cutting at stop or length (vLLM's 1 + accepted / drafts).
+    accepted before the text was cut at stop or length (vLLM's 1 + accepted / drafts).
     """
     accepted = [count for generation in generations for count in generation.accepted]
     return 1 + sum(accepted) / len(accepted)
 
 
 def other_acceptance_lengths(generations: list[Generation]) -> dict[str, float]:
-    """The other definitions of tau in circulation, for comparing with other tools.
+    """The other definitions of tau in circulation, for a comparison with other tools.
 
     `pooled_new_over_steps_and_prefill` and `pooled_new_over_steps` divide all new tokens, cut at
-    stop and length, by verifier steps with and without the prefill; the `mean_` ones average the
-    same a prompt (the paper's tables are the last: reference evaluation of SafeAILab/EAGLE).
+    stop and length, by verifier steps with and without the prefill; the `mean_` ones take that
+    ratio for each prompt and average it. The paper's tables use the last one (the official
+    evaluation of SafeAILab/EAGLE).
     """
-    spoken = [generation for generation in generations if generation.accepted]
-    new = np.array([len(generation.token_ids) for generation in spoken])
-    steps = np.array([generation.verifier_steps for generation in spoken])
+    drafted = [generation for generation in generations if generation.accepted]
+    new = np.array([len(generation.token_ids) for generation in drafted])
+    steps = np.array([generation.verifier_steps for generation in drafted])
     return {
         "pooled_new_over_steps_and_prefill": float(new.sum() / (steps + 1).sum()),
         "pooled_new_over_steps": float(new.sum() / steps.sum()),
@@ -34,11 +38,11 @@ def other_acceptance_lengths(generations: list[Generation]) -> dict[str, float]:
 
 
 def acceptance_rates(generations: list[Generation], positions: int) -> list[float | None]:
-    """Acceptance of drafted token n + 1 given that the n before it were accepted, for n = 0 …
-    positions - 1; None where no step came that far.
+    """Acceptance of drafted token n + 1 given that the n before it were accepted.
 
-    Of a CHAIN they are the paper's alpha_n (section 4.1); of a tree, its acceptance by depth. Over
-    all positions, 1 + sum_n prod_{i <= n} alpha_i is the same generations' acceptance length.
+    For n = 0 … positions - 1; None where no step reached n accepted tokens. Of a CHAIN these are
+    the paper's alpha_n (section 4.1); of a tree, its acceptance by depth. Over all positions,
+    1 + sum_n prod_{i <= n} alpha_i is the acceptance length of the same generations.
     """
     accepted = np.array([count for generation in generations for count in generation.accepted])
     rates: list[float | None] = []
@@ -49,20 +53,22 @@ def acceptance_rates(generations: list[Generation], positions: int) -> list[floa
 
 
 def calls_per_token(generations: list[Generation]) -> float:
-    """Verifier forwards, the prefill's included, for each new token; vanilla decoding takes 1."""
+    """Verifier forwards for each new token, the prefill's included; vanilla decoding takes 1."""
     calls = sum(generation.verifier_steps + 1 for generation in generations)
     return calls / sum(len(generation.token_ids) for generation in generations)
 
 
 def draft_share(generations: list[Generation]) -> float:
-    """Drafting's share of the time after the prefill."""
+    """The share of the time after the prefill that drafting takes."""
     drafting = sum(generation.draft_seconds for generation in generations)
     return drafting / sum(generation.decode_seconds for generation in generations)
 
 
-def speedup(fast: list[Generation], plain: list[Generation], prefill: bool = True) -> float:
+def speedup(
+    speculative: list[Generation], vanilla: list[Generation], prefill: bool = True
+) -> float:
     """Tokens/s over those of vanilla decoding."""
-    return tokens_per_second(fast, prefill) / tokens_per_second(plain, prefill)
+    return tokens_per_second(speculative, prefill) / tokens_per_second(vanilla, prefill)
 
 
 def tokens_per_second(generations: list[Generation], prefill: bool = True) -> float:
@@ -73,15 +79,15 @@ def tokens_per_second(generations: list[Generation], prefill: bool = True) -> fl
     return tokens / sum(generation.decode_seconds for generation in generations)
 
 
-def step_cost(fast: list[Generation], plain: list[Generation]) -> float:
-    """Time of one draft-and-verify step in vanilla steps: the tau at which drafting breaks even."""
+def step_cost(speculative: list[Generation], vanilla: list[Generation]) -> float:
+    """Time of a draft-and-verify step over that of a vanilla step: the tau that breaks even."""
 
     def seconds_a_step(generations: list[Generation]) -> float:
         return sum(g.decode_seconds for g in generations) / sum(
             g.verifier_steps for g in generations
         )
 
-    return seconds_a_step(fast) / seconds_a_step(plain)
+    return seconds_a_step(speculative) / seconds_a_step(vanilla)
 
 
 def bootstrap_interval(
@@ -90,9 +96,9 @@ def bootstrap_interval(
     """95% interval of statistic(*samples) when the prompts are drawn again, with replacement.
 
     Args:
-        statistic: gives a number, or a list of numbers and None; of a list each place has its
-            interval, from the draws that have a number there, or None.
-        samples: lists of equal length, one generation a prompt in the same order.
+        statistic: gives a number, or a list of numbers and None; each place of a list has its own
+            interval, from the draws that have a number there, or None if there is no such draw.
+        samples: lists of equal length, one generation a prompt, in the same order of prompts.
     """
     generator = np.random.default_rng(seed)
     count = len(samples[0])

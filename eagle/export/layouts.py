@@ -1,17 +1,17 @@
-"""Drafts in the layouts of others, out and in; foreign names stay in this file.
+"""Exported drafts in the layouts that serving engines load.
 
-What each engine wants was read from vLLM 0.32's and SGLang's `llama_eagle.py` and from
-SafeAILab/EAGLE's `cnets1.py`. All take un-prefixed names, no `lm_head`, no `norm`, no
-`input_layernorm`; they differ in `architectures`, in the embedding and in biases:
+The requirements come from vLLM 0.32's and SGLang's `llama_eagle.py` and from SafeAILab/EAGLE's
+`cnets1.py`. All expect names without a prefix, no `lm_head`, no `norm` and no `input_layernorm`.
+They differ in `architectures`, in the embedding and in biases:
 
-  official  "bias" says whether `fc` has one (default true), "qkv_bias" whether queries, keys and
-            values have; needs the embedding
-  vllm      drops a stored `fc.bias` without a word; "bias" gives one to attention and its output,
-            "qkv_bias" to queries, keys and values alone; shares the verifier's embedding
-  sglang    has an `fc.bias`, which must be stored; "bias" and "attention_bias" each give one to
-            attention and its output, which must be stored then; shares the verifier's embedding
-
-Published drafts in the official layout come in the other way: mostly as a pickle, with a bias.
+  official  "bias" tells whether `fc` has a bias (default true), "qkv_bias" whether queries, keys
+            and values have one; the embedding must be stored
+  vllm      ignores a stored `fc.bias` without a message; "bias" gives a bias to queries, keys,
+            values and attention's output, "qkv_bias" to queries, keys and values alone; uses the
+            verifier's embedding
+  sglang    always has an `fc.bias`, which must be stored; "bias" and "attention_bias" each give a
+            bias to queries, keys, values and attention's output, which must be stored then; uses
+            the verifier's embedding
 """
 
 from pathlib import Path
@@ -36,14 +36,15 @@ ARCHITECTURES = {
 def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> None:
     """Write config.json and model.safetensors of one layout into the existing `folder`.
 
-    Weights take the precision of the verifier's checkpoint, in which engines serve it.
+    The weights are converted to the precision of the verifier's checkpoint, in which engines serve
+    it.
 
     Args:
-        layout: official, vllm or sglang.
+        layout: a name of ARCHITECTURES.
 
     Raises:
-        InputError: the draft belongs to another verifier, the verifier has no embedding to go with
-            it, or the layout cannot hold the draft's bias.
+        InputError: the draft belongs to another verifier, the verifier's embedding cannot be read,
+            or the layout cannot store the draft's bias.
     """
     verifier = AutoConfig.from_pretrained(verifier_folder)
     check_fit(draft.config, verifier, str(verifier_folder))
@@ -70,9 +71,9 @@ def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> No
         "architectures": [ARCHITECTURES[layout]],
         "model_type": "llama",
         "dtype": str(embedding.dtype).removeprefix("torch."),
-        # both read the same positions
+        # draft and verifier have the same positions
         "max_position_embeddings": verifier.max_position_embeddings,
-        # engines on older transformers read these two in place of rope_parameters
+        # engines with an older transformers read these two instead of rope_parameters
         "rope_theta": rope.pop("rope_theta"),
         "rope_scaling": None if rope == {"rope_type": "default"} else rope,
         "bias": layout == "official" and bias is not None,
@@ -84,7 +85,7 @@ def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> No
 
 
 def _embedding(verifier_folder: Path) -> Tensor:
-    """The verifier's input embedding [V, H], read alone from its shards."""
+    """The verifier's input embedding [V, H]; no other tensor of its shards is read."""
     for shard in sorted(verifier_folder.glob("*.safetensors")):
         try:
             with safe_open(shard, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""Drafts that others published, in the official layout: mostly as a pickle, with a bias."""
+"""Published drafts in the official layout; most of them are a pickle and have a bias."""
 
 import pickle
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, LlamaConfig
 
-from eagle.draft.checkpoint import draft_of, read_weights
+from eagle.draft.checkpoint import draft_from_weights, read_weights
 from eagle.draft.draft import Draft, check_fit
 from eagle.errors import InputError
 from eagle.files import read_json
@@ -15,17 +15,18 @@ from eagle.hub import snapshot
 
 
 def read_published(folder: Path, verifier_folder: Path, allow_pickle: bool) -> Draft:
-    """A draft in the official layout, as SafeAILab/EAGLE and others publish them.
+    """Read a draft in the official layout, as SafeAILab/EAGLE and others publish them.
 
-    Their config.json leaves "bias" to its default, which is what the weights have; rope as well,
-    which then is the Llama default of base 10,000. Those for Qwen2 have biases of queries, keys
-    and values.
+    Their config.json mostly leaves out "bias" and "qkv_bias", which then follow from the weights
+    (drafts for Qwen2 have biases of queries, keys and values), and rope, which then is Llama's
+    default with base 10,000.
 
     Args:
-        allow_pickle: read pytorch_model.bin where there is no model.safetensors; weights only.
+        allow_pickle: read pytorch_model.bin if there is no model.safetensors; tensors only.
 
     Raises:
-        InputError: no such draft, only a pickle and not allowed, damaged, or another verifier's.
+        InputError: there is no draft, it is a pickle and that is not allowed, it is damaged, or it
+            belongs to another verifier.
     """
     verifier = AutoConfig.from_pretrained(verifier_folder)
     fields = read_json(folder / "config.json")
@@ -40,11 +41,11 @@ def read_published(folder: Path, verifier_folder: Path, allow_pickle: bool) -> D
     }
     try:
         config = LlamaConfig(**defaults | fields)
-    except Exception as error:  # transformers raises whatever its checks of a field do
+    except Exception as error:  # transformers' checks of a field raise many types of errors
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{folder / 'config.json'}: not a Llama config: {reason}") from None
     check_fit(config, verifier, str(folder))
-    return draft_of(config, weights, folder)
+    return draft_from_weights(config, weights, folder)
 
 
 def _published_weights(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
@@ -64,19 +65,19 @@ def _published_weights(folder: Path, allow_pickle: bool) -> dict[str, Tensor]:
             raise InputError(f"{pickled}: not a whole file of tensors: {reason}") from None
         if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
             raise InputError(f"{pickled}: not a whole file of tensors: it holds something else")
-    # buffers that older transformers stored with the weights; they follow from the config
+    # an older transformers stored these buffers with the weights; they follow from the config
     return {name: tensor for name, tensor in weights.items() if not name.endswith("inv_freq")}
 
 
 def fetch_draft(source: str, revision: str | None, pickled: bool, folder: Path) -> Path:
-    """The folder of a published draft: path:FOLDER itself, or hub:OWNER/NAME put into `folder`.
+    """The folder of a published draft: of path:FOLDER itself; hub:OWNER/NAME is put into `folder`.
 
     Args:
-        revision: the hub commit; unused for a local folder.
-        pickled: fetch pytorch_model.bin as well.
+        revision: the commit on the hub; a local folder needs none.
+        pickled: whether to fetch pytorch_model.bin as well.
 
     Raises:
-        InputError: no such folder or repository, or the hub cannot be reached.
+        InputError: there is no such folder or repository, or the hub cannot be reached.
     """
     kind, _, name = source.partition(":")
     if kind == "hub":

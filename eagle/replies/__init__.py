@@ -1,5 +1,5 @@
-"""Replies written by the verifier itself (paper, Table 6).
+"""Replies that the verifier itself writes (paper, Table 6).
 
-In: conversations, and the verifier or a server of it. Out: the same conversations, answered anew;
-a journal keeps what an interrupted run has written.
+In: conversations, the chat template, and the verifier or a server of it.
+Out: the same conversations with new replies; a journal of them, for an interrupted run.
 """

@@ -1,4 +1,4 @@
-"""Replies from an OpenAI-compatible server (vLLM, SGLang) that serves the verifier."""
+"""Get replies from an OpenAI-compatible server (vLLM, SGLang) that serves the verifier."""
 
 import email.utils
 import os
@@ -19,28 +19,31 @@ from eagle.replies.replies import Prompt, Reply
 
 ATTEMPTS = 8
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
-"""Seconds after the first attempt, doubled after each further one, and at most."""
-TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
+"""Seconds to wait after the first failed attempt, doubled after each further one, and at most."""
+TRANSIENT_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 PLAIN_SAMPLING = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Without these, vLLM and SGLang take what the model's generation_config.json says."""
+"""What a request does not set, vLLM and SGLang take from the model's generation_config.json."""
 
 
 class _BadRequest(InputError):
-    """The server does not take a request's content."""
+    """The server refuses the content of a request."""
 
 
 class CompletionServer:
     """A backend of `eagle.replies.replies.regenerate`.
 
-    Prompts go to /completions as token ids, so that the server's own template and tokenizer
-    cannot make them others than training sees. OPENAI_API_KEY is sent if it is set.
+    Prompts are sent to /completions as token ids, so that they are the tokens of training and do
+    not depend on the server's template and tokenizer. OPENAI_API_KEY is sent if it is set.
     """
 
     def __init__(self, settings: Regenerate, machine: Machine, context: int):
-        """Args: context: of the verifier; the server's counts when it is shorter.
+        """Connect to the server at `machine.completion_server`.
+
+        Args:
+            context: the verifier's context in tokens; the server's is used if it is shorter.
 
         Raises:
-            InputError: no server answers there, or it does not serve exactly one model.
+            InputError: no server answers, or it does not serve exactly one model.
         """
         self.settings, self.url = settings, machine.completion_server.rstrip("/")
         self.requests = machine.completion_requests
@@ -50,10 +53,10 @@ class CompletionServer:
             timeout=httpx2.Timeout(machine.completion_seconds, connect=10),
             limits=httpx2.Limits(max_connections=self.requests),
         )
-        self.over = threading.Event()
+        self.stopped = threading.Event()
         self.sampling = PLAIN_SAMPLING
-        answer = self._ask("GET", "/models", attempts=1)
-        with self._form("/models", answer):
+        answer = self._request("GET", "/models", attempts=1)
+        with self._expect_openai_form("/models", answer):
             served = {model["id"]: model.get("max_model_len") for model in answer["data"]}
         if len(served) != 1:
             raise InputError(
@@ -66,56 +69,57 @@ class CompletionServer:
     def replies(
         self, prompts: list[Prompt], done: Container[tuple[int, int]]
     ) -> Iterator[tuple[Prompt, Reply]]:
-        """As `eagle.replies.replies.Backend`.
+        """As in `eagle.replies.replies.Backend`.
 
         Raises:
-            InputError: the server refuses a request, or keeps failing.
+            InputError: the server refuses a request, or all attempts of a request fail.
         """
-        asked = [prompt for prompt in prompts if (prompt.row, prompt.turn) not in done]
+        new = [prompt for prompt in prompts if (prompt.row, prompt.turn) not in done]
         pool = ThreadPoolExecutor(self.requests)
-        futures = {pool.submit(self._complete, prompt): prompt for prompt in asked}
+        futures = {pool.submit(self._complete, prompt): prompt for prompt in new}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        except BaseException:  # the others need not be waited for
-            self.over.set()
+        except BaseException:  # do not wait for the other requests
+            self.stopped.set()
             self.client.close()
             raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _complete(self, prompt: Prompt) -> Reply:
+        """Get one reply; repeat the request without PLAIN_SAMPLING if the server refuses that."""
         content = {
             "model": self.model,
             "prompt": prompt.token_ids,
-            "max_tokens": prompt.room,
+            "max_tokens": prompt.maximum_new_tokens,
             "temperature": self.settings.temperature,
             "seed": prompt.seed,
         }
         sampling = self.sampling
         try:
-            answer = self._ask("POST", "/completions", ATTEMPTS, content | sampling)
+            answer = self._request("POST", "/completions", ATTEMPTS, content | sampling)
         except _BadRequest as refused:
-            standard = {"top_p": sampling["top_p"]}
+            standard = {"top_p": sampling["top_p"]}  # the only one of OpenAI's own API
             if sampling == standard:
                 raise
-            answer = self._ask("POST", "/completions", ATTEMPTS, content | standard)
+            answer = self._request("POST", "/completions", ATTEMPTS, content | standard)
             if self.sampling != standard:
                 self.sampling = standard
-                left = ", ".join(PLAIN_SAMPLING.keys() - standard)
+                dropped = ", ".join(PLAIN_SAMPLING.keys() - standard)
                 print(
-                    f"regenerate_replies: the server does not take {left}, so its own settings of "
-                    f"them hold ({refused})",
+                    f"regenerate_replies: the server does not take {dropped}, so it uses its own "
+                    f"values of them ({refused})",
                     file=sys.stderr,
                 )
-        with self._form("/completions", answer):
+        with self._expect_openai_form("/completions", answer):
             choice = answer["choices"][0]
             tokens = answer["usage"]["completion_tokens"]
             return Reply(choice["text"].strip(), tokens, choice["finish_reason"] == "stop")
 
     @contextmanager
-    def _form(self, path: str, answer: Any) -> Iterator[None]:
-        """Read an answer; one of another form is an error."""
+    def _expect_openai_form(self, path: str, answer: Any) -> Iterator[None]:
+        """Turn the errors of reading an answer of another form into an InputError."""
         try:
             yield
         except (AttributeError, IndexError, KeyError, TypeError):
@@ -124,20 +128,20 @@ class CompletionServer:
                 "which is not OpenAI's form; is it the address of an OpenAI-compatible server?"
             ) from None
 
-    def _ask(self, method: str, path: str, attempts: int, content: dict | None = None) -> dict:
-        """The answer to a request, tried again while that can help."""
+    def _request(self, method: str, path: str, attempts: int, content: dict | None = None) -> dict:
+        """Send a request, again after a transient failure, and return the JSON of the answer."""
         where = f"machine.completion_server = {self.url}: {path}"
         for attempt in range(attempts):
-            wait = FIRST_WAIT * 2**attempt * random.uniform(0.5, 1)  # not all at one time
+            wait = FIRST_WAIT * 2**attempt * random.uniform(0.5, 1)  # not all at the same time
             try:
                 response = self.client.request(method, self.url + path, json=content)
                 if response.status_code == 200:
                     return response.json()
                 problem = f"HTTP {response.status_code}: {response.text[:300]}"
-                if response.status_code not in TRANSIENT:
+                if response.status_code not in TRANSIENT_STATUS:
                     kind = _BadRequest if response.status_code in (400, 422) else InputError
                     raise kind(f"{where} was refused with {problem}{_advice(response)}")
-                wait = max(wait, _asked_to_wait(response))
+                wait = max(wait, _retry_after(response))
             except httpx2.TransportError as error:  # refused, cut off, timed out
                 problem = f"{type(error).__name__}: {error}"
             except ValueError as error:
@@ -147,7 +151,7 @@ class CompletionServer:
                     f"machine.completion_server = {self.url}: not an address ({error}); expected "
                     "one like http://localhost:8000/v1"
                 ) from None
-            if attempt + 1 < attempts and self.over.wait(min(wait, LONGEST_WAIT)):
+            if attempt + 1 < attempts and self.stopped.wait(min(wait, LONGEST_WAIT)):
                 break
         raise InputError(
             f"{where} failed {attempts} times, last with {problem}; is the verifier served there "
@@ -157,6 +161,7 @@ class CompletionServer:
 
 
 def _advice(response: httpx2.Response) -> str:
+    """What to do about a refusal, for the end of a message."""
     if response.status_code in (401, 403):
         return "; export OPENAI_API_KEY=<the server's key>"
     if response.status_code == 404:
@@ -164,8 +169,8 @@ def _advice(response: httpx2.Response) -> str:
     return ""
 
 
-def _asked_to_wait(response: httpx2.Response) -> float:
-    """Seconds of a Retry-After header, which holds a number or a date; 0 without one."""
+def _retry_after(response: httpx2.Response) -> float:
+    """Seconds in a Retry-After header, which has a number or a date; 0 without the header."""
     value = response.headers.get("Retry-After", "")
     if value.replace(".", "", 1).isdigit():
         return float(value)

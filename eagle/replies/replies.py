@@ -1,4 +1,4 @@
-"""Replies written by the verifier itself: the data the paper's Table 6 finds best."""
+"""Let the verifier write all replies: the training data that the paper finds best (Table 6)."""
 
 import hashlib
 import json
@@ -19,34 +19,39 @@ from eagle.template.template import Refused, encode_prompt
 from eagle.tracking import Progress
 from eagle.verifier.verifier import Verifier
 
-# Conversations taken through all their turns together: enough to fill batches of equal lengths,
-# little enough to keep their prompts in memory.
+# Conversations that go through their turns together: enough for batches of prompts of about equal
+# length, few enough to keep the prompts in memory.
 WINDOW = 4096
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """What the verifier is to answer: everything said before the reply, as tokens."""
+    """All turns before a reply, as tokens, and how the reply is to be written."""
 
     row: int
+    """Index of the conversation."""
     turn: int
+    """Index of the reply among the conversation's messages."""
     token_ids: list[int]
-    room: int
+    maximum_new_tokens: int
     """Longest reply, in tokens."""
     seed: int
-    """Of this reply's sampling alone, so that no other reply can change it."""
+    """Seed of this reply's sampling; its own, so that it does not depend on other replies."""
 
 
 @dataclass(frozen=True)
 class Reply:
+    """A reply that was written."""
+
     text: str
     tokens: int
+    """Number of tokens, with the stop token."""
     complete: bool
-    """Whether it came to its stop token within the room."""
+    """Whether the reply ends with its stop token, and not at its longest length."""
 
 
 class Backend(Protocol):
-    """What writes replies."""
+    """Writes replies: this process or a server."""
 
     context: int
     """Longest prompt and reply together, in tokens."""
@@ -54,22 +59,28 @@ class Backend(Protocol):
     def replies(
         self, prompts: list[Prompt], done: Container[tuple[int, int]]
     ) -> Iterator[tuple[Prompt, Reply]]:
-        """Answer, in any order, the prompts whose (row, turn) is not done. What is done changes
-        no other reply."""
+        """Yield a reply to each prompt whose (row, turn) is not in `done`, in any order.
+
+        `done` must not change the other replies.
+        """
         ...
 
 
 class Journal:
-    """Replies finished so far, in a file, so that an interrupted run goes on behind them."""
+    """A file of the finished replies, with which an interrupted run continues."""
 
     def __init__(self, folder: Path, *inputs: str):
-        """Args: inputs: all that the replies depend on; other inputs have another file."""
+        """Open the journal of these inputs and read the replies in it.
+
+        Args:
+            inputs: everything that the replies depend on; its hash is in the file's name.
+        """
         key = hashlib.sha256("\n".join(inputs).encode()).hexdigest()
         self.path = path = folder / f"replies-{key[:16]}.jsonl"
         self.replies: dict[tuple[int, int], Reply] = {}
         folder.mkdir(parents=True, exist_ok=True)
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        if lines and not lines[-1].endswith(b"\n"):  # cut off while it was written
+        if lines and not lines[-1].endswith(b"\n"):  # the run was killed while writing it
             lines.pop()
             path.write_bytes(b"".join(lines))
         for line in lines:
@@ -84,6 +95,7 @@ class Journal:
         self.file.close()
 
     def add(self, prompt: Prompt, reply: Reply) -> None:
+        """Write a reply to the file at once."""
         self.replies[prompt.row, prompt.turn] = reply
         self.file.write(json.dumps([prompt.row, prompt.turn, asdict(reply)]) + "\n")
         self.file.flush()
@@ -101,29 +113,35 @@ def regenerate(
     """Replace every assistant turn, first to last, each conditioned on the regenerated history.
 
     Args:
-        journal: opened; replies in it are not asked for again, new ones are added.
+        journal: opened; replies in it are not written again, new ones are added.
         progress: advanced by one for each new reply.
 
     Returns:
-        The conversations in the same order with the same ids, and counts. One whose reply comes
-        out empty, or whose prompt leaves no room in the context, ends before that turn, and is
-        left out if that is its first.
+        The conversations in the same order with the same ids, and counts. A conversation ends
+        before a reply that is empty, or whose prompt fills the context; it is left out if that is
+        its first reply.
+
+    Raises:
+        InputError: the template refuses a conversation, or the backend fails.
     """
-    answered: list[dict] = []
+    regenerated: list[dict] = []
     counts: Counter[str] = Counter(kept=len(journal.replies))
     for first in range(0, len(conversations), WINDOW):
-        rows = _Window(conversations[first : first + WINDOW], first)
-        while asked := rows.prompts(tokenizer, template, settings, backend.context, counts):
-            _answer(asked, backend, journal, progress)
-            for prompt in asked:
-                rows.take(prompt, journal.replies[prompt.row, prompt.turn], counts)
-        answered += rows.answered
-    kept = [row for row in answered if any(m["role"] == "assistant" for m in row["messages"])]
-    counts["left_out"] = len(answered) - len(kept)
-    return kept, dict(counts)
+        window = _Window(conversations[first : first + WINDOW], first)
+        while prompts := window.prompts(tokenizer, template, settings, backend.context, counts):
+            _write(prompts, backend, journal, progress)
+            for prompt in prompts:
+                window.add(prompt, journal.replies[prompt.row, prompt.turn], counts)
+        regenerated += window.regenerated
+    with_reply = [
+        row for row in regenerated if any(m["role"] == "assistant" for m in row["messages"])
+    ]
+    counts["left_out"] = len(regenerated) - len(with_reply)
+    return with_reply, dict(counts)
 
 
-def _answer(prompts: list[Prompt], backend: Backend, journal: Journal, progress: Progress) -> None:
+def _write(prompts: list[Prompt], backend: Backend, journal: Journal, progress: Progress) -> None:
+    """Write the replies that are not in the journal yet, and add them to it."""
     started, tokens = time.monotonic(), 0
     for prompt, reply in backend.replies(prompts, frozenset(journal.replies)):
         journal.add(prompt, reply)
@@ -133,12 +151,14 @@ def _answer(prompts: list[Prompt], backend: Backend, journal: Journal, progress:
 
 
 class _Window:
-    """Some conversations on their way: what has been said anew, and what still waits."""
+    """Some of the conversations, each regenerated up to some turn."""
 
     def __init__(self, conversations: list[dict], first: int):
+        """Args: first: index of the first of them among all conversations."""
         self.first = first
-        self.answered = [{"id": row["id"], "messages": []} for row in conversations]
-        self.waiting = [list(row["messages"]) for row in conversations]
+        self.regenerated = [{"id": row["id"], "messages": []} for row in conversations]
+        self.remaining = [list(row["messages"]) for row in conversations]
+        """The messages of each conversation that are not in `regenerated` yet."""
 
     def prompts(
         self,
@@ -148,10 +168,14 @@ class _Window:
         context: int,
         counts: Counter[str],
     ) -> list[Prompt]:
-        """One for each conversation that has a reply to come."""
+        """A prompt for the next reply of each conversation that has one.
+
+        Raises:
+            InputError: the template refuses a conversation.
+        """
         prompts = []
-        for index, turns in enumerate(self.waiting):
-            messages = self.answered[index]["messages"]
+        for index, turns in enumerate(self.remaining):
+            messages = self.regenerated[index]["messages"]
             while turns and turns[0]["role"] != "assistant":
                 messages.append(turns.pop(0))
             if not turns:
@@ -160,37 +184,41 @@ class _Window:
                 token_ids = encode_prompt(tokenizer, template, messages)
             except Refused as refusal:
                 raise InputError(
-                    f"conversation {self.answered[index]['id']!r}: {refusal}; leave such "
+                    f"conversation {self.regenerated[index]['id']!r}: {refusal}; leave such "
                     "conversations out (system turns: sharegpt.system_turns)"
                 ) from None
-            room = min(settings.maximum_new_tokens, context - len(token_ids))
-            if room < 1:
+            maximum_new_tokens = min(settings.maximum_new_tokens, context - len(token_ids))
+            if maximum_new_tokens < 1:
                 counts["longer_than_context"] += 1
                 self._end(index)
                 continue
-            name = f"{settings.seed}/{self.answered[index]['id']}/{len(messages)}"
+            name = f"{settings.seed}/{self.regenerated[index]['id']}/{len(messages)}"
             seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) >> 1
-            prompts.append(Prompt(self.first + index, len(messages), token_ids, room, seed))
+            prompts.append(
+                Prompt(self.first + index, len(messages), token_ids, maximum_new_tokens, seed)
+            )
         return prompts
 
-    def take(self, prompt: Prompt, reply: Reply, counts: Counter[str]) -> None:
+    def add(self, prompt: Prompt, reply: Reply, counts: Counter[str]) -> None:
+        """Put a reply in its place; an empty one ends its conversation."""
         index = prompt.row - self.first
         counts["replies"] += 1
         counts["incomplete"] += not reply.complete
         if reply.text:
-            self.waiting[index].pop(0)
-            self.answered[index]["messages"].append({"role": "assistant", "content": reply.text})
+            self.remaining[index].pop(0)
+            message = {"role": "assistant", "content": reply.text}
+            self.regenerated[index]["messages"].append(message)
         else:
             counts["empty"] += 1
             self._end(index)
 
     def _end(self, index: int) -> None:
-        self.answered[index]["messages"].pop()  # the question it does not answer
-        self.waiting[index] = []
+        self.regenerated[index]["messages"].pop()  # the prompt that has no reply
+        self.remaining[index] = []
 
 
 class TransformersBackend:
-    """The verifier in this process: batches of about equally long prompts over one KV cache."""
+    """Runs the verifier in this process, on batches of prompts of about equal length."""
 
     def __init__(
         self, verifier: Verifier, tokenizer: PreTrainedTokenizerBase, settings: Regenerate
@@ -201,52 +229,56 @@ class TransformersBackend:
     def replies(
         self, prompts: list[Prompt], done: Container[tuple[int, int]]
     ) -> Iterator[tuple[Prompt, Reply]]:
-        """As `Backend`. Rounding makes a reply depend on the others of its batch, so a batch that
-        is not wholly done is written again as a whole.
+        """As in `Backend`.
+
+        Rounding makes a reply depend on the other prompts of its batch. So if one reply of a batch
+        is not done, the whole batch is computed again.
 
         Raises:
-            InputError: a batch does not fit the device's memory.
+            InputError: a batch does not fit in the device's memory.
         """
-        prompts = sorted(prompts, key=lambda prompt: len(prompt.token_ids))  # little padding
+        prompts = sorted(prompts, key=lambda prompt: len(prompt.token_ids))  # for little padding
         for start in range(0, len(prompts), self.settings.batch_size):
             batch = prompts[start : start + self.settings.batch_size]
             new = [prompt for prompt in batch if (prompt.row, prompt.turn) not in done]
             if not new:
                 continue
             try:
-                written = self._write(batch)
+                replies = self._generate(batch)
             except torch.OutOfMemoryError:
                 raise InputError(
                     f"regenerate.batch_size = {self.settings.batch_size}: {len(batch)} prompts of "
                     f"up to {len(batch[-1].token_ids)} tokens do not fit the device's memory; "
                     "lower it (what is written so far is kept)"
                 ) from None
-            for prompt, token_ids in zip(batch, written, strict=True):
+            for prompt, token_ids in zip(batch, replies, strict=True):
                 complete = token_ids[-1] in self.verifier.stop_token_ids
-                said = token_ids[:-1] if complete else token_ids
-                text = self.tokenizer.decode(said, skip_special_tokens=True).strip()
+                text_ids = token_ids[:-1] if complete else token_ids
+                text = self.tokenizer.decode(text_ids, skip_special_tokens=True).strip()
                 if prompt in new:
                     yield prompt, Reply(text, len(token_ids), complete)
 
     @torch.inference_mode()
-    def _write(self, prompts: list[Prompt]) -> list[list[int]]:
-        """The tokens of each reply, with its stop token if it came to one."""
+    def _generate(self, prompts: list[Prompt]) -> list[list[int]]:
+        """The tokens of each reply; a complete one ends with its stop token."""
         model, device = self.verifier.model, self.verifier.head.device
         stop = self.verifier.stop_token_ids
         longest = max(len(prompt.token_ids) for prompt in prompts)
-        # padded on the left, so that every row's next token stands in the last column: [B, T]
+        # padded on the left, so that the last column [B, T] has the last token of every prompt
         paddings = [longest - len(prompt.token_ids) for prompt in prompts]
         token_ids = torch.tensor(
             [[stop[0]] * n + p.token_ids for n, p in zip(paddings, prompts, strict=True)],
             device=device,
         )
         attention = torch.tensor([[0] * n + [1] * (longest - n) for n in paddings], device=device)
-        draws = [
-            torch.rand(p.room, generator=torch.Generator().manual_seed(p.seed)) for p in prompts
+        # a uniform number for each token of each reply, from the reply's own seed
+        uniforms = [
+            torch.rand(p.maximum_new_tokens, generator=torch.Generator().manual_seed(p.seed))
+            for p in prompts
         ]
         cache = DynamicCache(config=model.config)
         replies: list[list[int]] = [[] for _ in prompts]
-        writing = list(range(len(prompts)))
+        active = list(range(len(prompts)))  # rows of the batch whose reply is unfinished
         while True:
             positions = attention.cumsum(-1).sub_(1).clamp_(min=0)[:, -token_ids.shape[1] :]
             logits = model(
@@ -257,31 +289,41 @@ class TransformersBackend:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]  # [B, V]
-            uniforms = torch.stack([draws[row][len(replies[row])] for row in writing])
-            chosen = _choose(logits.float(), uniforms.to(device), self.settings.temperature)
-            for row, token in zip(writing, chosen.tolist(), strict=True):
+            next_uniforms = torch.stack([uniforms[row][len(replies[row])] for row in active])
+            sampled = sample(logits.float(), next_uniforms.to(device), self.settings.temperature)
+            for row, token in zip(active, sampled.tolist(), strict=True):
                 replies[row].append(token)
-            going_on = [
+            unfinished = [
                 index
-                for index, row in enumerate(writing)
-                if replies[row][-1] not in stop and len(replies[row]) < prompts[row].room
+                for index, row in enumerate(active)
+                if replies[row][-1] not in stop
+                and len(replies[row]) < prompts[row].maximum_new_tokens
             ]
-            if not going_on:
+            if not unfinished:
                 return replies
-            if len(going_on) < len(writing):  # finished ones cost nothing from here on
-                kept = torch.tensor(going_on, device=device)
-                cache.batch_select_indices(kept)
-                attention, chosen = attention[kept], chosen[kept]
-                writing = [writing[index] for index in going_on]
-            token_ids = chosen[:, None]
-            attention = torch.cat([attention, attention.new_ones(len(writing), 1)], dim=-1)
+            if len(unfinished) < len(active):  # finished rows leave the batch
+                indices = torch.tensor(unfinished, device=device)
+                cache.batch_select_indices(indices)
+                attention, sampled = attention[indices], sampled[indices]
+                active = [active[index] for index in unfinished]
+            token_ids = sampled[:, None]
+            attention = torch.cat([attention, attention.new_ones(len(active), 1)], dim=-1)
 
 
-def _choose(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
-    """A token for each row of logits [B, V]: the likeliest at temperature 0, else the one in
-    whose share of the probability the row's uniform number [B] falls. Returns int64 [B]."""
+def sample(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
+    """Sample a token for each row of logits, by inverting the cumulative distribution.
+
+    Args:
+        logits: float [B, V].
+        uniforms: a uniform number from [0, 1) for each row, float [B].
+        temperature: 0 takes the most probable token.
+
+    Returns:
+        Token ids, int64 [B].
+    """
     if temperature == 0:
         return logits.argmax(-1)
-    bounds = (logits / temperature).softmax(-1).cumsum(-1)
-    drawn = uniforms[:, None] * bounds[:, -1:]
-    return torch.searchsorted(bounds, drawn, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
+    cumulative = (logits / temperature).softmax(-1).cumsum(-1)
+    thresholds = uniforms[:, None] * cumulative[:, -1:]
+    sampled = torch.searchsorted(cumulative, thresholds, right=True)[:, 0]
+    return sampled.clamp_(max=logits.shape[-1] - 1)

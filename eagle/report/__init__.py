@@ -1,5 +1,5 @@
 """The report on a run, and the model card of its draft.
 
-In: the files in results/. Out: sentences, charts and the paper's numbers beside ours, for the pages
-in resources/pages.
+In: what earlier stages wrote to results/, and the paper's numbers.
+Out: figures, sentences and charts for the templates in resources/pages.
 """

@@ -1,8 +1,9 @@
-"""The model card of an exported draft: what it belongs to, where it comes from, how to serve it."""
+"""The model card of an exported draft: its verifier, its training, and how to serve it."""
 
 from eagle.rendering import render
 
-PAGE, RESULTS = "card.md.jinja", "card_results.md.jinja"
+CARD, RESULTS = "card.md.jinja", "card_results.md.jinja"
+"""Templates in resources/pages."""
 
 
 def card(
@@ -12,19 +13,19 @@ def card(
     trained: dict,
     validation: dict[str, float],
 ) -> str:
-    """README.md of one layout's folder, with the hub's metadata at its head.
+    """README.md of one layout's folder, which begins with the metadata that the hub reads.
 
-    Nothing in it changes when the same training is repeated: no times, no throughput.
+    It holds no times and no throughput, so that a repeated training gives the same card.
 
     Args:
         verifier: resources/verifier/manifest.json: source, revision and file hashes.
-        licence: of the verifier, as the hub names it; None when it is not stated.
-        trained: results/train/provenance.json: parameters and inputs.
+        licence: of the verifier, as the hub names it; None if params.yaml does not state it.
+        trained: results/train/provenance.json, with parameters and inputs.
         validation: loss and top-1 of the exported draft.
     """
     kind, _, name = verifier["source"].partition(":")
     return render(
-        PAGE,
+        CARD,
         layout=layout,
         source=verifier["source"],
         revision=verifier["revision"],
@@ -36,29 +37,29 @@ def card(
 
 
 def card_with_results(text: str, name: str, evaluated: dict, metrics: dict, details: dict) -> str:
-    """A card with what evaluate measured, as a section and as the hub's model index.
+    """A card with the evaluation's results, as a section and as metadata for the hub.
 
     Args:
-        text: what `card` made.
+        text: of the card, as `card` writes it.
         name: the draft's repository on the hub.
         evaluated: results/evaluate/provenance.json.
-        metrics, details: what results/evaluate holds.
+        metrics, details: results/evaluate/metrics.json and details.json.
     """
-    from huggingface_hub import EvalResult, ModelCard  # a third of a second, for publishing only
+    from huggingface_hub import EvalResult, ModelCard  # takes a third of a second
 
-    whole = ModelCard(text)
-    bench = evaluated["parameters"]["bench"]
-    whole.data.model_name = name.partition("/")[2]
-    whole.data.eval_results = [
+    complete = ModelCard(text)
+    questions = evaluated["parameters"]["bench"]
+    complete.data.model_name = name.partition("/")[2]
+    complete.data.eval_results = [
         EvalResult(
             task_type="text-generation",
-            dataset_type=bench,
-            dataset_name=bench,
+            dataset_type=questions,
+            dataset_name=questions,
             metric_type=key,
             metric_value=value,
         )
         for key, value in metrics.items()
         if isinstance(value, float)
     ]
-    whole.text += render(RESULTS, evaluated=evaluated, metrics=metrics, details=details)
-    return str(whole)
+    complete.text += render(RESULTS, evaluated=evaluated, metrics=metrics, details=details)
+    return str(complete)

@@ -1,4 +1,4 @@
-"""The report's charts and sentences; the charts are SVG, readable without a network."""
+"""The report's charts: SVG that is readable without a network."""
 
 import altair as alt
 import pandas as pd
@@ -13,10 +13,10 @@ def charts(
     per_prompt: pd.DataFrame,
     statistics: dict,
 ) -> dict[str, Markup]:
-    """The report's pictures as SVG, by name.
+    """All charts of the report as SVG, by name.
 
     Args:
-        history: results/train/history.csv, a row an update.
+        history: results/train/history.csv, one row an update.
         validations: results/train/validations.csv.
         metrics: results/evaluate/metrics.json.
         per_prompt: results/evaluate/per_prompt.csv.
@@ -49,7 +49,7 @@ def _top1_chart(history: pd.DataFrame, validations: pd.DataFrame) -> Markup:
 
 
 def _curves(trained: pd.DataFrame, held_out: pd.DataFrame, column: str, title: str) -> Markup:
-    # an update of few conversations is noisy, and one odd conversation would set the scale
+    # updates of few conversations vary much, and one unusual conversation would set the scale
     window = max(1, len(trained) // 40)
     smooth = trained[column].rolling(window, min_periods=1, center=True).median()
     trained = trained.assign(**{column: smooth}, split=f"training (median of {window} updates)")
@@ -66,9 +66,9 @@ def _curves(trained: pd.DataFrame, held_out: pd.DataFrame, column: str, title: s
 
 def _acceptance_chart(metrics: dict) -> Markup:
     rows = pd.DataFrame(
-        {"position": f"α{n}", "acceptance": metrics[f"alpha_{n}"]}
-        for n in range(5)
-        if metrics[f"alpha_{n}"] is not None
+        {"position": name.replace("alpha_", "α"), "acceptance": rate}
+        for name, rate in metrics.items()
+        if name.startswith("alpha_") and rate is not None
     )
     bars = alt.Chart(rows).encode(
         x=alt.X("position:N", title="position in the chain", axis=alt.Axis(labelAngle=0)),

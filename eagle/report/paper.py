@@ -1,4 +1,4 @@
-"""The paper's own numbers (EAGLE-1, arXiv 2401.15077v3) beside the measured ones."""
+"""Comparison with the paper's own numbers (EAGLE-1, arXiv 2401.15077v3)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,27 +7,31 @@ from eagle.files import read_json
 
 PAPER = Path(__file__).parents[2] / "resources" / "paper.json"
 QUESTIONS = 80
-"""Of each bench; on MT-bench both turns."""
+"""The paper's number of questions from each set; both turns of those of MT-bench."""
 
 
 @dataclass
-class Beside:
-    """A row of the paper beside a measured one."""
-
+class PaperComparison:
     model: str
+    """The verifier's name in the paper."""
     rows: list[dict]
-    """measure, paper, measured; a value that one side lacks is None."""
+    """measure, paper, measured; a value that only one of them has is None in the other."""
     differences: list[str]
-    """What differs in the setup."""
+    """How the paper's setup differs."""
 
 
-def beside(verifier_source: str, settings: dict, metrics: dict, details: dict) -> Beside | None:
-    """The paper's row for this verifier, bench and temperature; None where it has none.
+def compare_with_paper(
+    verifier_source: str, settings: dict, metrics: dict, details: dict
+) -> PaperComparison | None:
+    """Compare with the paper's row for this verifier, these questions and this temperature.
 
     Args:
-        verifier_source: as in params.yaml; models from the hub are known by name.
+        verifier_source: as in params.yaml; the paper's verifiers are known by their hub names.
         settings: the section `evaluate` of params.yaml.
-        metrics, details: what results/evaluate holds.
+        metrics, details: results/evaluate/metrics.json and details.json.
+
+    Returns:
+        None where the paper has no such row.
     """
     model = next(
         (m for m in read_json(PAPER)["models"] if verifier_source == f"hub:{m['hub']}"), None
@@ -52,12 +56,18 @@ def beside(verifier_source: str, settings: dict, metrics: dict, details: dict) -
         {"measure": f"α{n}", "paper": alpha, "measured": metrics[f"alpha_{n}"]}
         for n, alpha in enumerate(row["alpha"])
     ]
-    # Vicuna's template puts its own in front
+    # Vicuna's template begins with a system prompt of its own
     system_prompt = "llama2" if "Llama-2" in model["hub"] else "none"
-    return Beside(model["name"], rows, _differences(settings, details["decoder"], system_prompt))
+    differences = _differences(settings, details["decoder"], system_prompt)
+    return PaperComparison(model["name"], rows, differences)
 
 
 def _differences(settings: dict, decoder: dict, system_prompt: str) -> list[str]:
+    """How the paper's setup differs, a phrase each.
+
+    Args:
+        system_prompt: of the official evaluation, as `evaluate.system_prompt` names it.
+    """
     found = []
     if decoder["kind"] != "static_tree" or settings["static_tree"] != "mc_sim_7b_63":
         found.append(f"the paper drafts a static tree of 25 tokens, here {decoder['name']}")

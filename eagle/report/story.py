@@ -1,14 +1,14 @@
-"""The report's figures with their meaning, and its sentences."""
+"""The report's text: its figures with their meaning, and its sentences."""
 
 import pandas as pd
 
 
-def story(trained: dict, measured: dict, details: dict, per_prompt: pd.DataFrame) -> dict:
-    """The report's figures with their meaning, and its sentences.
+def report_text(trained: dict, measured: dict, details: dict, per_prompt: pd.DataFrame) -> dict:
+    """Values for the templates report.md.jinja and report.html.jinja, by name.
 
     Args:
         trained: results/train/metrics.json.
-        measured, details, per_prompt: what results/evaluate holds.
+        measured, details, per_prompt: results/evaluate/metrics.json, details.json, per_prompt.csv.
     """
     decoder, proof = details["decoder"]["name"], details["lossless"]
     (served,) = (details[name] for name in details if name.startswith("lossless_"))

@@ -1,5 +1,5 @@
 """Conversations to train on.
 
-In: rows of ShareGPT's or the messages form, from files or the hub. Out: regular conversations,
-chosen and split, and every other row with its reason.
+In: rows in ShareGPT's form or as messages, from files or from the hub.
+Out: regular conversations, selected and split; every rejected row with its reason; counts.
 """

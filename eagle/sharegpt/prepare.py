@@ -1,4 +1,4 @@
-"""ShareGPT's conversations: read, made regular, sifted, chosen."""
+"""Read conversations of ShareGPT, apply the rules to them, and select."""
 
 import hashlib
 import json
@@ -19,67 +19,83 @@ from eagle.errors import InputError
 from eagle.files import LinesOnDisk, check_file
 from eagle.hub import fetch_dataset_file
 from eagle.parallel import ordered_map
-from eagle.sharegpt.conversations import OtherSchema, Rejected, Turn, is_unicode, regular, turns_of
-from eagle.sharegpt.overlap import BenchPrompts, near_duplicates, signatures, words_of
+from eagle.sharegpt.conversations import (
+    OtherSchema,
+    Rejected,
+    Turn,
+    is_unicode,
+    regularize,
+    turns_of,
+)
+from eagle.sharegpt.overlap import QuestionSearch, near_duplicates, signatures, words_of
 from eagle.sharegpt.rows import batches_of_rows
 from eagle.system_prompts import system_turn
 from eagle.tracking import Progress
 
 PATTERNS = ("*.json", "*.jsonl", "*.parquet", "*.json.*", "*.jsonl.*")
-WORTH_PROCESSES = 2**24  # bytes: less is done before other processes have started
+PARALLEL_BYTES = 2**24  # a smaller source is finished before other processes have started
 
 
 class Row(NamedTuple):
-    """A row as its file has it."""
+    """A row as it was read, before the rules."""
 
     file: str
     number: int
+    """Index in the file."""
     id: str | int | None
     turns: list[Turn]
     problem: str | None = None
-    """Why it cannot be used, where reading has shown it."""
+    """Why the row cannot be used, if that was found while reading it."""
 
 
-class Judged(NamedTuple):
-    """A row after the rules that look at nothing but the row."""
+class CheckedRow(NamedTuple):
+    """A row after the rules that need no other row."""
 
     file: str
     number: int
+    """Index in the file."""
     id: str | int | None
     rejected: str | None
+    """The reason if the row is rejected; the fields below are then empty."""
     messages: bytes = b""
-    """JSON of the conversation."""
+    """JSON of the list of messages."""
     changes: tuple[str, ...] = ()
+    """Names of the changes that made the conversation regular."""
     assistant_turns: int = 0
     assistant_characters: int = 0
     signature: np.ndarray | None = None
-    """uint32 [PERMUTATIONS], where near duplicates are looked for."""
+    """MinHash signature, uint32 [PERMUTATIONS]; None if near duplicates are not rejected."""
 
 
 class Prepared:
-    """Usable conversations on disk, the chosen ones' numbers in the shuffle's order, and every
-    other row with its reason."""
+    """The result of `prepare`.
+
+    `usable` and `rejected` are JSON lines on disk; `selected` is the numbers of the usable lines
+    that were selected, in shuffled order.
+    """
 
     def __init__(self, scratch: Path):
         self.usable, self.rejected = LinesOnDisk(scratch), LinesOnDisk(scratch)
-        self.chosen: list[int] = []
+        self.selected: list[int] = []
         self.assistant_turns, self.assistant_characters = array("q"), array("q")
         self.changes: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
         self.first_reason: str | None = None
         self.origins: list[tuple[str, int, str | int]] = []
-        """File, row and id of the usable conversations."""
+        """File, row and id of each usable conversation."""
 
-    def keep(self, judged: Judged) -> None:
-        identity = len(self.usable) if judged.id is None else judged.id
+    def accept(self, row: CheckedRow) -> None:
+        """Add a usable conversation; without an id of its own, its id is its number."""
+        identity = len(self.usable) if row.id is None else row.id
         start = f'{{"id": {json.dumps(identity, ensure_ascii=False)}, "messages": '
-        self.usable.append(start.encode() + judged.messages + b"}")
-        self.origins.append((judged.file, judged.number, identity))
-        self.assistant_turns.append(judged.assistant_turns)
-        self.assistant_characters.append(judged.assistant_characters)
-        self.changes.update(judged.changes)
+        self.usable.append(start.encode() + row.messages + b"}")
+        self.origins.append((row.file, row.number, identity))
+        self.assistant_turns.append(row.assistant_turns)
+        self.assistant_characters.append(row.assistant_characters)
+        self.changes.update(row.changes)
 
     def reject(self, file: str, number: int, reason: str) -> None:
+        """Add a rejected row; rows are counted by the part of `reason` before its colon."""
         row = {"file": file, "row": number, "reason": reason}
         self.rejected.append(json.dumps(row).encode())
         self.reasons[reason.split(":")[0]] += 1
@@ -96,114 +112,120 @@ def prepare(
 ) -> Prepared:
     """Read a ShareGPT source, make its conversations regular, shuffle, and take `n` or `frac`.
 
-    The result depends on source and selection alone, not on the number of processes.
+    The result depends on the source and the selection, not on the number of processes.
 
     Args:
-        source: a file of conversations (JSON, JSON lines or Parquet; JSON also packed with gzip
-            or zstd), a folder of them, or hub:OWNER/NAME/FILE.
+        source: a file of conversations (JSON, JSON lines or Parquet; JSON also compressed with
+            gzip or zstd), a folder of them, or hub:OWNER/NAME/FILE.
         revision: hub commit; unused for local files.
-        scratch: a folder with room for the conversations.
+        scratch: a folder on a disk with space for the conversations.
+        processes: processes that apply the rules.
+        progress_seconds: seconds between progress lines.
 
     Raises:
-        InputError: the source is absent, not what it seems to be, in another schema, has an
-            unknown role, or holds no usable conversation; or the bench cannot be read.
+        InputError: the source is absent, damaged or in another schema, has an unknown role, or has
+            no usable conversation; or the evaluation questions cannot be read.
     """
     files = _files(source, revision)
     size = sum(check_file(file) for file in files)
     prepared = Prepared(scratch)
-    first_with: dict[bytes, int] = {}
-    signed: list[np.ndarray] = []
-    read = 0
+    first_with_digest: dict[bytes, int] = {}
+    minhashes: list[np.ndarray] = []
+    rows_read = 0
     with Progress("prepare", size / 1e6, "MB", progress_seconds) as progress:
-        judged_rows = ordered_map(
+        batches = ordered_map(
             partial(Rules, selection),
             chain.from_iterable(_rows(file, selection.roles, progress) for file in files),
-            processes if size > WORTH_PROCESSES else 1,
+            processes if size > PARALLEL_BYTES else 1,
         )
-        for judged in chain.from_iterable(judged_rows):
-            read += 1
-            reason = judged.rejected
+        for row in chain.from_iterable(batches):
+            rows_read += 1
+            reason = row.rejected
             if reason is None and selection.drop_duplicates:
-                digest = hashlib.blake2b(judged.messages, digest_size=16).digest()
-                number = first_with.setdefault(digest, len(prepared.usable))
+                digest = hashlib.blake2b(row.messages, digest_size=16).digest()
+                number = first_with_digest.setdefault(digest, len(prepared.usable))
                 if number < len(prepared.usable):
                     reason = f"exact duplicate: of {prepared.origins[number][2]!r}"
             if reason is not None:
-                prepared.reject(judged.file, judged.number, reason)
+                prepared.reject(row.file, row.number, reason)
                 continue
-            prepared.keep(judged)
-            if judged.signature is not None:
-                signed.append(judged.signature)
-    repeats: dict[int, int] = {}
-    if signed:
-        repeats = near_duplicates(np.stack(signed), selection.near_duplicate_similarity)
-    for number, earlier in repeats.items():
-        file, row, _identity = prepared.origins[number]
-        prepared.reject(file, row, f"near duplicate: of {prepared.origins[earlier][2]!r}")
-    kept = [number for number in range(len(prepared.usable)) if number not in repeats]
-    assert read == len(kept) + len(prepared.rejected), "a row has disappeared"
-    if not kept:
+            prepared.accept(row)
+            if row.signature is not None:
+                minhashes.append(row.signature)
+    duplicates: dict[int, int] = {}
+    if minhashes:
+        duplicates = near_duplicates(np.stack(minhashes), selection.near_duplicate_similarity)
+    for number, earlier in duplicates.items():
+        file, row_number, _identity = prepared.origins[number]
+        prepared.reject(file, row_number, f"near duplicate: of {prepared.origins[earlier][2]!r}")
+    unique = [number for number in range(len(prepared.usable)) if number not in duplicates]
+    assert rows_read == len(unique) + len(prepared.rejected), "a row has disappeared"
+    if not unique:
         raise InputError(
             f"{source}: no usable conversation; "
-            + (f"all {read} rejected, the first because: {prepared.first_reason}"
-               if read else "the list is empty")
+            + (f"all {rows_read} rejected, the first because: {prepared.first_reason}"
+               if rows_read else "the list is empty")
         )  # fmt: skip
-    Random(selection.shuffle_seed).shuffle(kept)
-    prepared.chosen = kept[: _how_many(len(kept), selection, source)]
+    Random(selection.shuffle_seed).shuffle(unique)
+    prepared.selected = unique[: _selection_size(len(unique), selection, source)]
     return prepared
 
 
 class Rules:
-    """The rules that look at one conversation alone, for batches of rows."""
+    """The rules that need no other row, applied to batches of rows."""
 
     def __init__(self, selection: ShareGptSelection):
         self.selection = selection
-        self.opening = system_turn(selection.system_prompt)
-        self.bench = (
+        self.system_turn = system_turn(selection.system_prompt)
+        self.questions = (
             None if selection.bench is None
-            else BenchPrompts(Path(selection.bench), selection.leak_words)
+            else QuestionSearch(Path(selection.bench), selection.leak_words)
         )  # fmt: skip
 
-    def __call__(self, rows: list[Row]) -> list[Judged]:
-        judged, words = [], []
+    def __call__(self, rows: list[Row]) -> list[CheckedRow]:
+        checked, words = [], []
         for row in rows:
             try:
-                verdict, its_words = self._judge(row)
-                words.append(its_words)
+                checked_row, row_words = self._check(row)
+                words.append(row_words)
             except Rejected as reason:
-                verdict = Judged(row.file, row.number, row.id, str(reason))
-            judged.append(verdict)
+                checked_row = CheckedRow(row.file, row.number, row.id, str(reason))
+            checked.append(checked_row)
         if words and self.selection.near_duplicate_similarity is not None:
-            signed = iter(signatures(words))
-            judged = [
-                verdict if verdict.rejected else verdict._replace(signature=next(signed))
-                for verdict in judged
+            minhashes = iter(signatures(words))
+            checked = [
+                row if row.rejected else row._replace(signature=next(minhashes)) for row in checked
             ]
-        return judged
+        return checked
 
-    def _judge(self, row: Row) -> tuple[Judged, list[bytes]]:
+    def _check(self, row: Row) -> tuple[CheckedRow, list[bytes]]:
+        """The row as a conversation, and its words; no words if no rule needs them."""
         if row.problem is not None:
             raise Rejected(row.problem)
-        messages, changes = regular(row.turns, self.selection)
+        messages, changes = regularize(row.turns, self.selection)
         words: list[bytes] = []
-        if self.bench is not None or self.selection.near_duplicate_similarity is not None:
+        if self.questions is not None or self.selection.near_duplicate_similarity is not None:
             words = words_of([m["content"] for m in messages if m["role"] != "system"])
-        if self.bench is not None and (found := self.bench.found_in(words)):
-            raise Rejected(f"holds a bench prompt: {found}")
-        if self.opening and messages[0]["role"] != "system":
-            messages = self.opening + messages
+        if self.questions is not None and (match := self.questions.first_match(words)):
+            raise Rejected(f"holds a bench prompt: {match}")
+        if self.system_turn and messages[0]["role"] != "system":
+            messages = self.system_turn + messages
             changes.append("system prompt put in front")
         replies = [m["content"] for m in messages if m["role"] == "assistant"]
-        verdict = Judged(
+        checked_row = CheckedRow(
             row.file, row.number, row.id, None,
             json.dumps(messages, ensure_ascii=False).encode(), tuple(changes),
             len(replies), sum(map(len, replies)),
         )  # fmt: skip
-        return verdict, words
+        return checked_row, words
 
 
 def statistics(prepared: Prepared, splits: dict[str, list[int]]) -> dict:
-    """What became of every row, and counts and lengths of the conversations taken."""
+    """Counts of rows by what happened to them, and counts and lengths of the conversations.
+
+    Args:
+        splits: for each split, the numbers of its usable conversations.
+    """
     table = pd.concat(
         pd.DataFrame(
             {
@@ -231,6 +253,7 @@ def statistics(prepared: Prepared, splits: dict[str, list[int]]) -> dict:
 
 
 def _files(source: str, revision: str | None) -> list[Path]:
+    """The files of a source, in the order of their names."""
     if source.startswith("hub:"):
         return [fetch_dataset_file(source, revision, f"sharegpt.source = {source}")]
     path = Path(source)
@@ -243,11 +266,11 @@ def _files(source: str, revision: str | None) -> list[Path]:
 
 
 def _rows(file: Path, roles: Mapping[str, str], progress: Progress) -> Iterator[list[Row]]:
-    """Batches of a file's rows.
+    """Read a file's rows in batches.
 
     Raises:
-        InputError: an unknown role, or already the first row is of another schema: then the file
-            is, and not a row of it.
+        InputError: a turn has an unknown role; or the first row is in another schema, which means
+            that the whole file is.
     """
     number = 0
     for batch in batches_of_rows(file, progress):
@@ -276,7 +299,7 @@ def _identity(content: dict) -> str | int | None:
     return identity
 
 
-def _how_many(available: int, selection: ShareGptSelection, source: str) -> int:
+def _selection_size(available: int, selection: ShareGptSelection, source: str) -> int:
     if selection.n is None:
         return max(1, round(available * selection.frac))
     if selection.n > available:

@@ -1,8 +1,8 @@
-"""Rows of files of conversations, streamed: a JSON list, JSON lines or Parquet, plain or packed.
+"""Stream the rows of a file of conversations: a JSON list, JSON lines or Parquet.
 
-What a file is, its first bytes say, not its name. JSON is decoded by the standard library's
-decoder, which keeps lone surrogates to be judged (yajl writes a question mark for them) and names
-line and column of what is wrong.
+JSON may be compressed with gzip or zstd. The first bytes of a file decide its format, not its name.
+JSON is decoded by the standard library's decoder: it keeps lone surrogates, so that the rules can
+reject them (yajl replaces them by question marks), and it names the line and column of an error.
 """
 
 import codecs
@@ -18,22 +18,22 @@ from eagle.tracking import Progress
 
 CHUNK = 2**22  # bytes read at a time
 LONGEST_ROW = 2**26  # characters
-PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 PARQUET = b"PAR1"
 PARQUET_ROWS = 256  # rows in memory at a time
-PARQUET_COLUMNS = {"id", "conversations", "messages"}  # others need not be read
+PARQUET_COLUMNS = {"id", "conversations", "messages"}  # no other column is needed
 WHITE_SPACE = re.compile(r"[ \t\r\n]*")
 DECODER = json.JSONDecoder()
 
 
 def batches_of_rows(file: Path, progress: Progress) -> Iterator[list[Any]]:
-    """All rows of a file, as many at a time as one read gave.
+    """Yield all rows of a file, in batches of those that one read completed.
 
     Args:
         progress: advanced by the megabytes read.
 
     Raises:
-        InputError: absent, empty, cut off, or not what its first bytes say it is.
+        InputError: the file is absent, empty, damaged or cut off.
     """
     check_file(file)
     with file.open("rb") as raw:
@@ -42,44 +42,48 @@ def batches_of_rows(file: Path, progress: Progress) -> Iterator[list[Any]]:
         if first == PARQUET:
             yield from _parquet_rows(raw, file, progress)
         else:
-            packed = next((name for magic, name in PACKED.items() if first.startswith(magic)), None)
-            yield from _json_rows(_text(_chunks(raw, packed, file, progress), file), file)
+            compression = next(
+                (name for magic, name in COMPRESSIONS.items() if first.startswith(magic)), None
+            )
+            yield from _json_rows(_text(_chunks(raw, compression, file, progress), file), file)
 
 
-def _chunks(raw: BinaryIO, packed: str | None, file: Path, progress: Progress) -> Iterator[bytes]:
+def _chunks(
+    raw: BinaryIO, compression: str | None, file: Path, progress: Progress
+) -> Iterator[bytes]:
     stream = raw
-    if packed is not None:
-        import pyarrow  # half a second that plain JSON need not wait
+    if compression is not None:
+        import pyarrow  # takes half a second, and plain JSON does not need it
 
-        stream = pyarrow.CompressedInputStream(raw, packed)
-    read = 0
+        stream = pyarrow.CompressedInputStream(raw, compression)
+    position = 0
     while True:
         try:
             chunk = stream.read(CHUNK)
         except OSError as error:
             raise InputError(
-                f"{file}: the {packed} data is damaged or cut off ({error}): get it again"
+                f"{file}: the {compression} data is damaged or cut off ({error}): get it again"
             ) from None
         if not chunk:
             return
-        progress.advance((raw.tell() - read) / 1e6)
-        read = raw.tell()
+        progress.advance((raw.tell() - position) / 1e6)
+        position = raw.tell()
         yield chunk
 
 
 def _text(chunks: Iterator[bytes], file: Path) -> Iterator[str]:
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()  # Windows editors leave a mark in front
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()  # Windows editors write a byte order mark
     decoded = 0
     while True:
         chunk = next(chunks, b"")
-        kept = len(decoder.getstate()[0])  # the chunk before ended within a character
+        pending = len(decoder.getstate()[0])  # bytes of a character that the last chunk cut
         try:
             if text := decoder.decode(chunk, final=not chunk):
                 yield text
         except UnicodeDecodeError as error:
             raise InputError(
-                f"{file}: not UTF-8 text ({error.reason} at byte {decoded - kept + error.start}); "
-                "expected a JSON text file"
+                f"{file}: not UTF-8 text ({error.reason} at byte "
+                f"{decoded - pending + error.start}); expected a JSON text file"
             ) from None
         if not chunk:
             return
@@ -87,77 +91,78 @@ def _text(chunks: Iterator[bytes], file: Path) -> Iterator[str]:
 
 
 class _Source:
-    """The text not yet decoded, and where in the file it begins."""
+    """The text that is being decoded, a part of the file, and its position in the file."""
 
     def __init__(self, pieces: Iterator[str], file: Path):
         self.pieces, self.file = pieces, file
-        self.text, self.at, self.ended = "", 0, False
-        self.line, self.column = 1, 1  # of self.text[0]
+        self.text, self.position, self.ended = "", 0, False  # text[:position] is decoded
+        self.line, self.column = 1, 1  # of text[0] in the file
 
-    def more(self) -> bool:
-        """Read on, dropping what is done with; whether there was anything to read."""
-        done = self.text[: self.at]
-        breaks = done.count("\n")
-        self.column = len(done) - done.rfind("\n") if breaks else self.column + len(done)
+    def read_more(self) -> bool:
+        """Drop the decoded text and read on; returns whether there was anything to read."""
+        decoded = self.text[: self.position]
+        breaks = decoded.count("\n")
+        self.column = len(decoded) - decoded.rfind("\n") if breaks else self.column + len(decoded)
         self.line += breaks
         piece = next(self.pieces, "")
-        # at least as much again as there is, so that a long row is not decoded over and over
-        while piece and len(piece) < len(self.text) - self.at:
+        # the text at least doubles, so that a long row is decoded only a few times from its start
+        while piece and len(piece) < len(self.text) - self.position:
             following = next(self.pieces, "")
             piece += following
             if not following:
                 break
         self.ended = not piece
-        self.text, self.at = self.text[self.at :] + piece, 0
+        self.text, self.position = self.text[self.position :] + piece, 0
         return bool(piece)
 
     def next_character(self) -> str:
-        """The next one that is not white space, still to be read; empty at the end."""
+        """Skip white space and return the next character without reading it; empty at the end."""
         while True:
-            self.at = WHITE_SPACE.match(self.text, self.at).end()
-            if self.at < len(self.text):
-                return self.text[self.at]
-            if not self.more():
+            self.position = WHITE_SPACE.match(self.text, self.position).end()
+            if self.position < len(self.text):
+                return self.text[self.position]
+            if not self.read_more():
                 return ""
 
-    def error(self, message: str, at: int, cut_off: bool = False) -> InputError:
-        before = self.text[:at]
+    def error(self, message: str, position: int, cut_off: bool = False) -> InputError:
+        """The error that names line and column of `text[position]`."""
+        before = self.text[:position]
         breaks = before.count("\n")
-        column = at - before.rfind("\n") if breaks else self.column + at
+        column = position - before.rfind("\n") if breaks else self.column + position
         return not_json(str(self.file), self.line + breaks, column, message, cut_off)
 
 
 def _json_rows(pieces: Iterator[str], file: Path) -> Iterator[list[Any]]:
-    """Values of one list, or values that white space divides (JSON lines)."""
+    """The values of one JSON list, or values separated by white space (JSON lines)."""
     source = _Source(pieces, file)
     opening = source.next_character()
     if not opening:
         raise InputError(f"{file}: the file is empty; expected JSON")
     in_list = opening == "["
     if in_list:
-        source.at += 1
+        source.position += 1
     batch: list[Any] = []
     text = source.text
     first = True
     while True:
-        if source.text is not text and batch:  # a row may have needed more text; hand on the others
+        if source.text is not text and batch:  # new text was read: yield the rows so far
             yield batch
             batch = []
         text = source.text
         following = source.next_character()
         if in_list:
             if following == "]":
-                source.at += 1
+                source.position += 1
                 if source.next_character():
-                    raise source.error("Extra data", source.at)
+                    raise source.error("Extra data", source.position)
                 break
             if not first:
                 if following != ",":
-                    raise source.error("Expecting ',' delimiter", source.at, not following)
-                source.at += 1
+                    raise source.error("Expecting ',' delimiter", source.position, not following)
+                source.position += 1
                 following = source.next_character()
             if not following:
-                raise source.error("Expecting value", source.at, cut_off=True)
+                raise source.error("Expecting value", source.position, cut_off=True)
         elif not following:
             break
         batch.append(_value(source))
@@ -166,29 +171,30 @@ def _json_rows(pieces: Iterator[str], file: Path) -> Iterator[list[Any]]:
 
 
 def _value(source: _Source) -> Any:
-    """Decode one value, reading on for as long as it is not whole."""
+    """Decode one value; read more text as long as the value is incomplete."""
     while True:
         try:
-            value, end = DECODER.raw_decode(source.text, source.at)
-            if end < len(source.text) or source.ended:  # else a number may go on
-                source.at = end
+            value, end = DECODER.raw_decode(source.text, source.position)
+            if end < len(source.text) or source.ended:  # else more digits of a number may follow
+                source.position = end
                 return value
         except json.JSONDecodeError as error:
-            # the longest thing of which a part alone is wrong is \ud83d\ude42, 12 characters
+            # text that is wrong only because it is cut is at most 12 characters: \ud83d\ude42
             unfinished = error.msg.startswith("Unterminated")
             if source.ended or not (unfinished or error.pos > len(source.text) - 12):
                 unfinished |= error.pos >= len(source.text.rstrip())
                 raise source.error(error.msg, error.pos, cut_off=unfinished) from None
         except RecursionError:
-            raise source.error("nested too deeply to be read", source.at) from None
+            raise source.error("nested too deeply to be read", source.position) from None
         except ValueError:  # Python's own limit on the digits of an integer
-            raise source.error("a number of thousands of digits", source.at) from None
-        if len(source.text) - source.at > LONGEST_ROW:
-            raise source.error(f"a row of more than {LONGEST_ROW:,} characters", source.at)
-        source.more()
+            raise source.error("a number of thousands of digits", source.position) from None
+        if len(source.text) - source.position > LONGEST_ROW:
+            raise source.error(f"a row of more than {LONGEST_ROW:,} characters", source.position)
+        source.read_more()
 
 
 def _parquet_rows(raw: BinaryIO, file: Path, progress: Progress) -> Iterator[list[Any]]:
+    """The rows of a Parquet file, as dictionaries."""
     import pyarrow
     from pyarrow import parquet
 

@@ -1,5 +1,5 @@
 """The chat template, and the proof that it marks the replies and nothing else.
 
-In: the verifier's tokenizer, a template or none, conversations. Out: a marked template, rendered
-text with the replies' places, and the proof's report.
+In: the verifier's tokenizer, conversations, and the file of a template or none.
+Out: a template with generation markers, rendered text, and a report of the proof.
 """

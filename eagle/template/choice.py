@@ -1,4 +1,4 @@
-"""Which template is used: a file's, the verifier's own, its family's, or its own with markers put in."""
+"""Choose the chat template and, where the verifier's own has no markers, put them in."""
 
 import re
 from dataclasses import replace
@@ -7,9 +7,10 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from eagle.errors import InputError
-from eagle.template.proof import PROBES, ChosenTemplate, prove_on_probes, renders_alike
+from eagle.template.proof import PROBES, prove_on_probes, renders_alike
 from eagle.template.template import (
     MARKER,
+    ChosenTemplate,
     Refused,
     is_marked,
     load_template,
@@ -17,87 +18,15 @@ from eagle.template.template import (
     render,
 )
 
+# Marked templates of known model families, one file each.
 FAMILIES = Path(__file__).parents[2] / "resources" / "chat_templates"
-
-
 GENERATION_TAG = re.compile(r"({%[-+]?\s*)(end)?generation(\s*[-+]?%})")
 
-
-def choose_template(
-    file: str | None, tokenizer: PreTrainedTokenizerBase, stop_token_ids: list[int]
-) -> ChosenTemplate:
-    """The file's template; with `file` None the verifier's own when marked, else the family's
-    that renders alike, else the verifier's own with markers put in. Proven on the probes. Where
-    the verifier's own markers do not stand the proof (SmolLM3's are around the header as well),
-    it counts as unmarked.
-
-    Raises:
-        InputError: no template, or none that stands the proof; with what differs.
-    """
-    own = own_template(tokenizer)
-    if file is not None:
-        chosen = ChosenTemplate(load_template(file, tokenizer), file)
-    elif own is None:
-        raise InputError(
-            "the verifier has no chat template of its own; set template.file to a template with "
-            f"{MARKER} markers (resources/chat_templates has those of {', '.join(_families())})"
-        )
-    elif is_marked(own, "the verifier's own chat template"):
-        chosen = ChosenTemplate(own, "the verifier's own")
-        try:
-            prove_on_probes(tokenizer, chosen, stop_token_ids)
-        except InputError as fault:
-            # the same white space is trimmed around any tag
-            unmarked = GENERATION_TAG.sub(
-                lambda tag: f"{tag[1]}{'endif' if tag[2] else 'if true'}{tag[3]}", own
-            )
-            try:
-                chosen = _newly_marked(tokenizer, unmarked, stop_token_ids)
-            except InputError as reason:
-                raise InputError(f"{fault}; and with its markers taken out, {reason}") from None
-            chosen = replace(chosen, origin=f"{chosen.origin} (its own fail: {fault})")
-    else:
-        chosen = _newly_marked(tokenizer, own, stop_token_ids)
-    prove_on_probes(tokenizer, chosen, stop_token_ids)
-    return chosen
-
-
-def _families() -> list[str]:
-    return sorted(path.stem for path in FAMILIES.glob("*.jinja"))
-
-
-def _family(tokenizer: PreTrainedTokenizerBase, own: str) -> ChosenTemplate | None:
-    """The shipped template that renders every probe as the verifier's own does, if there is one."""
-    for name in _families():
-        text = (FAMILIES / f"{name}.jinja").read_text(encoding="utf-8").removesuffix("\n")
-        if _is_the_family(tokenizer, text, own):
-            return ChosenTemplate(text, f"the family {name}")
-    return None
-
-
-def _newly_marked(
-    tokenizer: PreTrainedTokenizerBase, own: str, stop_token_ids: list[int]
-) -> ChosenTemplate:
-    return _family(tokenizer, own) or _with_markers(tokenizer, own, stop_token_ids)
-
-
-def _is_the_family(tokenizer: PreTrainedTokenizerBase, template: str, own: str) -> bool:
-    rendered = 0
-    for name, messages in PROBES.items():
-        try:
-            renders_alike(tokenizer, template, own, messages, name)
-            rendered += 1
-        except Refused:  # by both
-            continue
-        except InputError:
-            return False
-    return rendered > 0
-
-
-# The verifier's template becomes a macro of the new one. What it renders for the conversation up
-# to and including a reply, less what it renders as the prompt for that reply, is the reply, its
-# end token, and what stands between turns. `<BODY>` begins a line, as it does in its own file.
-_MARKED = """\
+# A template with markers around the replies of the verifier's own template, which becomes a macro.
+# The reply with its end token and the text between turns is the difference of two renderings of the
+# macro: of the conversation up to the reply, and of the prompt for the reply. `<BODY>` must begin a
+# line, because the verifier's own template does so in its file.
+WITH_MARKERS = """\
 {% macro render(messages, add_generation_prompt) %}
 <BODY>{{ '' }}{% endmacro %}
 {% set whole = render(messages, add_generation_prompt) %}
@@ -115,9 +44,89 @@ _MARKED = """\
 {{ whole[shown.length:] }}"""
 
 
+def choose_template(
+    file: str | None, tokenizer: PreTrainedTokenizerBase, stop_token_ids: list[int]
+) -> ChosenTemplate:
+    """Choose a template with generation markers and prove it on the probes.
+
+    It is the template in `file`. If `file` is None, it is the verifier's own if that has markers;
+    else the template of a known family that renders the same text; else the verifier's own with
+    markers put in. Markers of the verifier's own template that fail the proof are removed first
+    (SmolLM3's also cover the header of a turn).
+
+    Raises:
+        InputError: there is no template, or none that passes the proof; the message says what
+            differs.
+    """
+    own = own_template(tokenizer)
+    if file is not None:
+        chosen = ChosenTemplate(load_template(file, tokenizer), file)
+    elif own is None:
+        raise InputError(
+            "the verifier has no chat template of its own; set template.file to a template with "
+            f"{MARKER} markers (resources/chat_templates has those of {', '.join(_families())})"
+        )
+    elif is_marked(own, "the verifier's own chat template"):
+        chosen = ChosenTemplate(own, "the verifier's own")
+        try:
+            prove_on_probes(tokenizer, chosen, stop_token_ids)
+        except InputError as fault:
+            # replaced by other tags, because Jinja trims the same white space around any tag
+            unmarked = GENERATION_TAG.sub(
+                lambda tag: f"{tag[1]}{'endif' if tag[2] else 'if true'}{tag[3]}", own
+            )
+            try:
+                chosen = _newly_marked(tokenizer, unmarked, stop_token_ids)
+            except InputError as reason:
+                raise InputError(f"{fault}; and with its markers taken out, {reason}") from None
+            chosen = replace(chosen, origin=f"{chosen.origin} (its own fail: {fault})")
+    else:
+        chosen = _newly_marked(tokenizer, own, stop_token_ids)
+    prove_on_probes(tokenizer, chosen, stop_token_ids)
+    return chosen
+
+
+def _newly_marked(
+    tokenizer: PreTrainedTokenizerBase, own: str, stop_token_ids: list[int]
+) -> ChosenTemplate:
+    """A marked template for an unmarked one: its family's, or itself with markers put in."""
+    return _family(tokenizer, own) or _with_markers(tokenizer, own, stop_token_ids)
+
+
+def _families() -> list[str]:
+    return sorted(path.stem for path in FAMILIES.glob("*.jinja"))
+
+
+def _family(tokenizer: PreTrainedTokenizerBase, own: str) -> ChosenTemplate | None:
+    """The family's template that renders every probe as the verifier's own does, if any."""
+    for name in _families():
+        text = (FAMILIES / f"{name}.jinja").read_text(encoding="utf-8").removesuffix("\n")
+        if _is_the_family(tokenizer, text, own):
+            return ChosenTemplate(text, f"the family {name}")
+    return None
+
+
+def _is_the_family(tokenizer: PreTrainedTokenizerBase, template: str, own: str) -> bool:
+    rendered = 0
+    for name, messages in PROBES.items():
+        try:
+            renders_alike(tokenizer, template, own, messages, name)
+            rendered += 1
+        except Refused:  # both templates refuse the probe
+            continue
+        except InputError:
+            return False
+    return rendered > 0
+
+
 def _with_markers(
     tokenizer: PreTrainedTokenizerBase, own: str, stop_token_ids: list[int]
 ) -> ChosenTemplate:
+    """The verifier's own template inside WITH_MARKERS.
+
+    Raises:
+        InputError: the template does not write a stop token after a reply.
+    """
     messages = PROBES["plain"]
     prompt = render(tokenizer, own, messages[:-1], True)
     turn = render(tokenizer, own, messages, False)[len(prompt) :]
@@ -130,6 +139,6 @@ def _with_markers(
             "to a marked template"
         )
     end = min(ends, key=turn.index)
-    body = own.removesuffix("\n")  # Jinja does not output the newline that ends a template
-    text = _MARKED.replace("<END>", repr(end)).replace("<BODY>", body)
+    body = own.removesuffix("\n")  # Jinja does not output the newline at the end of a template
+    text = WITH_MARKERS.replace("<END>", repr(end)).replace("<BODY>", body)
     return ChosenTemplate(text, "the verifier's own, with markers put in")

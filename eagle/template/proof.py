@@ -1,8 +1,7 @@
-"""Which template is used, and the proof that it renders as serving does and marks the replies."""
+"""Prove that a template renders what serving renders, and that it marks the replies exactly."""
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from itertools import pairwise
 from unicodedata import normalize
 
@@ -11,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from eagle.errors import InputError
 from eagle.template.template import (
     MARKER,
+    ChosenTemplate,
     Encoded,
     Refused,
     encode,
@@ -20,7 +20,7 @@ from eagle.template.template import (
     render_many,
 )
 
-# A thought; where the generation prompt has opened it, an empty one's end.
+# The thought of a reasoning model, or the end of a thought that the generation prompt has opened.
 THINKING = re.compile(r"<think>.*?</think>|\A\s*</think>", re.DOTALL)
 
 
@@ -30,7 +30,7 @@ def _turns(*contents: str, system: str | None = None) -> list[dict]:
     return turns if system is None else [{"role": "system", "content": system}, *turns]
 
 
-# What breaks templates in practice.
+# Short conversations, each with a property that breaks templates in practice.
 PROBES: dict[str, list[dict]] = {
     "plain": _turns("Hello", "Hi there."),
     "system": _turns("One?", "1", system="Answer briefly."),
@@ -50,16 +50,8 @@ PROBES: dict[str, list[dict]] = {
 }
 
 
-@dataclass(frozen=True)
-class ChosenTemplate:
-    """A template with generation markers, proven on the probes, and where it comes from."""
-
-    text: str
-    origin: str
-
-
 class Rewritten(InputError):
-    """The verifier's own template writes an earlier turn otherwise once more turns follow."""
+    """The verifier's own template renders an earlier turn differently when more turns follow."""
 
 
 def validate(
@@ -69,19 +61,23 @@ def validate(
     stop_token_ids: list[int],
     maximum_length: int,
 ) -> dict:
-    """Prove on probes and on real conversations that template and mask are right.
+    """Prove on the probes and on conversations that a template and its mask are right.
 
-    (a) Where the verifier has a template of its own, both render the same text, with and without
-    the generation prompt, and refuse the same conversations. (b) The mask covers each reply with
-    its end token and nothing else, also as it is tokenised. (c) The tokens before a reply
-    are those that serving would send for it. (d) The end token of a reply counts even where its id
-    is also the padding's.
+    (a) If the verifier has its own template, both render the same text, with and without the
+    generation prompt, and both refuse the same conversations. (b) The mask covers each reply with
+    its end token and nothing else, and tokenizing many conversations at once gives the same mask.
+    (c) The tokens before a reply are the tokens that serving sends as its prompt. (d) The end token
+    of a reply is masked even if its id is also the id of padding.
+
+    Args:
+        conversations: as `eagle.sharegpt.conversations` reads them.
+        maximum_length: tokens at which a conversation is cut; only counted here.
 
     Returns:
-        A report of what was proven.
+        The report, for report.json.
 
     Raises:
-        InputError: the first conversation for which one of them does not hold, with what differs.
+        InputError: one of these is not true; the message names the conversation and what differs.
     """
     probed = prove_on_probes(tokenizer, chosen, stop_token_ids)
     counts: Counter[str] = Counter()
@@ -89,7 +85,7 @@ def validate(
         where = f"conversation {row['id']}"
         counts += _prove(tokenizer, chosen.text, row["messages"], stop_token_ids, where)
         encoded = encode(tokenizer, chosen.text, row["messages"], maximum_length)
-        counts["cut_conversations"] += encoded.cut > 0
+        counts["cut_conversations"] += encoded.cut_tokens > 0
     return {
         "template": chosen.origin,
         "renders_like_the_verifiers_own": own_template(tokenizer) is not None,
@@ -108,7 +104,7 @@ def validate(
 
 
 def spans(tokenizer: PreTrainedTokenizerBase, encoded: Encoded) -> list[dict]:
-    """The text of a conversation in runs of equal mask, for showing: {"text", "masked"}."""
+    """The text of a conversation, divided where the mask changes: a list of {"text", "masked"}."""
     return [
         {"text": tokenizer.decode(encoded.token_ids[start:end]), "masked": bool(value)}
         for value, start, end in _runs(encoded.loss_mask)
@@ -118,6 +114,15 @@ def spans(tokenizer: PreTrainedTokenizerBase, encoded: Encoded) -> list[dict]:
 def prove_on_probes(
     tokenizer: PreTrainedTokenizerBase, chosen: ChosenTemplate, stop_token_ids: list[int]
 ) -> Counter[str]:
+    """Prove (a) to (d) of `validate` on the probes.
+
+    Returns:
+        Counts, among them `refused`: the probes that both templates refuse, and `rewritten`: the
+        probes whose earlier turns the verifier's own template rewrites.
+
+    Raises:
+        InputError: one of them is not true for a probe, or all probes are refused.
+    """
     counts: Counter[str] = Counter()
     for name, messages in PROBES.items():
         where = f"template {chosen.origin}, probe '{name}'"
@@ -128,7 +133,7 @@ def prove_on_probes(
         except Rewritten:
             counts["rewritten"] += 1
     if counts["refused"] == len(PROBES):
-        render(tokenizer, chosen.text, PROBES["plain"], False)  # raises the template's own message
+        render(tokenizer, chosen.text, PROBES["plain"], False)  # raises with the template's message
     return counts
 
 
@@ -139,14 +144,14 @@ def _prove(
     stop_token_ids: list[int],
     where: str,
 ) -> Counter[str]:
-    """(a) to (d) of `validate` for one conversation; returns its counts."""
-    served = own_template(tokenizer) or template  # what serving renders
+    """Prove (a) to (d) of `validate` for one conversation; returns its counts."""
+    served = own_template(tokenizer) or template  # the template that serving renders
     text = renders_alike(tokenizer, template, served, messages, where)
     encoded = encode(tokenizer, template, messages, maximum_length=10**9)
     replies = [number for number, m in enumerate(messages) if m["role"] == "assistant"]
     prompts = [render(tokenizer, served, messages[:number], True) for number in replies]
     for prompt in prompts:
-        _begins_with_prompt(text, prompt, where)
+        _check_prompt(text, prompt, where)
     runs = [(start, end) for value, start, end in _runs(encoded.loss_mask) if value]
     if len(runs) != len(replies):
         raise InputError(
@@ -155,10 +160,10 @@ def _prove(
         )
     seams = 0
     for number, prompt, (start, end) in zip(replies, prompts, runs, strict=True):
-        said, reply = encoded.token_ids[start:end], messages[number]["content"]
-        _is_the_reply(tokenizer, said, reply, stop_token_ids, where)
-        seams += _seam(tokenizer, encoded, start, prompt, where)
-    _is_tokenized_so(tokenizer, template, messages, encoded, where)
+        masked, reply = encoded.token_ids[start:end], messages[number]["content"]
+        _check_reply(tokenizer, masked, reply, stop_token_ids, where)
+        seams += _is_seam(tokenizer, encoded, start, prompt, where)
+    _check_batched(tokenizer, template, messages, encoded, where)
     return Counter(
         replies=len(replies),
         seams=seams,
@@ -170,10 +175,18 @@ def _prove(
 def renders_alike(
     tokenizer: PreTrainedTokenizerBase, template: str, own: str, messages: list[dict], where: str
 ) -> str:
-    """The rendering of the conversation, proven equal to the verifier's own, as is its prompt's.
+    """Prove that two templates render a conversation, and the prompt for its last reply, alike.
+
+    Args:
+        own: the verifier's own template.
+        where: the conversation, with which an error's message begins.
+
+    Returns:
+        The text of the conversation.
 
     Raises:
-        Refused: both refuse the conversation.
+        Refused: both templates refuse the conversation.
+        InputError: only one of them refuses it, or the texts differ.
     """
     for shown, prompt_only in ((messages[:-1], True), (messages, False)):
         try:
@@ -203,76 +216,84 @@ def renders_alike(
     return theirs
 
 
-def _begins_with_prompt(text: str, prompt: str, where: str) -> None:
-    """The conversation goes on from the prompt that serving sent, as far as the verifier's own
-    template can tell; an empty thought may stand in one of them alone."""
+def _check_prompt(text: str, prompt: str, where: str) -> None:
+    """Check that a conversation begins with the prompt of an earlier reply.
+
+    Both are rendered by the verifier's own template. A thought at the end of the prompt may be
+    missing in the conversation.
+    """
     at = _differ_at(text, prompt)
-    left = prompt[at:]
-    if left and not THINKING.match(left.lstrip()):
+    rest = prompt[at:]
+    if rest and not THINKING.match(rest.lstrip()):
         raise Rewritten(
             f"{where}: the verifier's own template renders {text[at : at + 40]!r} at character "
-            f"{at} of the conversation where it sent {left[:40]!r} as the prompt of an earlier "
+            f"{at} of the conversation where it sent {rest[:40]!r} as the prompt of an earlier "
             "reply: it rewrites earlier turns, so training would see prompts that serving never "
             "sends; leave such turns out (system turns: sharegpt.system_turns)"
         )
 
 
-def _is_the_reply(
+def _check_reply(
     tokenizer: PreTrainedTokenizerBase,
-    said: list[int],
+    masked: list[int],
     reply: str,
     stop_token_ids: list[int],
     where: str,
 ) -> None:
-    if said[-1] not in stop_token_ids:
+    """Check that the masked tokens are the reply and its end token."""
+    if masked[-1] not in stop_token_ids:
         raise InputError(
             f"{where}: the mask of the reply {reply[:40]!r} ends with "
-            f"{tokenizer.decode(said[-1:])!r}, and its end token is outside; the draft would "
+            f"{tokenizer.decode(masked[-1:])!r}, and its end token is outside; the draft would "
             f"never learn where replies end: put {MARKER} … around both"
         )
-    text = tokenizer.decode(said[:-1], clean_up_tokenization_spaces=False)
-    # a template may add an empty thought to the last reply and drop those of earlier ones, and a
-    # tokenizer (Qwen's) may compose characters
-    shown, wanted = (normalize("NFC", THINKING.sub("", words)).strip() for words in (text, reply))
-    if shown != wanted:
+    text = tokenizer.decode(masked[:-1], clean_up_tokenization_spaces=False)
+    # without thoughts: a template may add an empty one to the last reply and drop earlier ones;
+    # in NFC: a tokenizer (Qwen's) may compose characters
+    found, expected = (normalize("NFC", THINKING.sub("", t)).strip() for t in (text, reply))
+    if found != expected:
         raise InputError(
             f"{where}: the mask covers {text[:60]!r}, expected the reply {reply[:60]!r}"
         )
 
 
-def _seam(
+def _is_seam(
     tokenizer: PreTrainedTokenizerBase, encoded: Encoded, start: int, prompt: str, where: str
 ) -> bool:
-    """Whether white space between prompt and reply is another token in training than in serving.
+    """Whether white space between prompt and reply is tokenized differently than in serving.
+
+    Args:
+        start: the first masked token of the reply.
 
     Raises:
-        InputError: more than white space: the mask begins too early or too late.
+        InputError: more than white space differs: the mask begins too early or too late.
     """
     trained = encoded.token_ids[:start]
     served = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     same = _differ_at(trained, served)
-    unseen = tokenizer.decode(trained[same:])  # in training's prompt alone
-    unmasked = tokenizer.decode(served[same:])  # in serving's prompt alone
-    # in both prompts, but masked in training's; where white space has joined, the tokens differ
+    only_trained = tokenizer.decode(trained[same:])
+    only_served = tokenizer.decode(served[same:])
+    # the mask covers a token of the prompt; white space that is merged with it is another token
     covered = same < len(served) and encoded.token_ids[start] == served[same]
-    if not covered and THINKING.match(unmasked.strip()):
-        unmasked = ""  # serving closes the thought before the reply begins
-    if covered or unseen.strip() or unmasked.strip():
+    if not covered and THINKING.match(only_served.strip()):
+        only_served = ""  # serving closes the thought before the reply begins
+    if covered or only_trained.strip() or only_served.strip():
         raise InputError(
-            f"{where}: serving would send {unmasked[-60:]!r} before a reply where training has "
-            f"{unseen[-60:]!r} outside the mask: put {MARKER} … where the generation prompt ends"
+            f"{where}: serving would send {only_served[-60:]!r} before a reply where training has "
+            f"{only_trained[-60:]!r} outside the mask: put {MARKER} … where the generation prompt "
+            "ends"
         )
-    return bool(unseen or unmasked)
+    return bool(only_trained or only_served)
 
 
-def _is_tokenized_so(
+def _check_batched(
     tokenizer: PreTrainedTokenizerBase,
     template: str,
     messages: list[dict],
     encoded: Encoded,
     where: str,
 ) -> None:
-    """Tokenising many conversations at once, which goes a faster way, comes to the same."""
+    """Check that the faster functions for many conversations give the same tokens and mask."""
     ((token_ids, mask),) = encode_many(tokenizer, render_many(tokenizer, template, [messages]))
     if (token_ids.tolist(), mask.tolist()) != (encoded.token_ids, encoded.loss_mask):
         raise InputError(
@@ -282,12 +303,12 @@ def _is_tokenized_so(
 
 
 def _differ_at(a, b) -> int:
-    """The first position at which two sequences differ: their common length if they do not."""
+    """The first position at which two sequences differ; if none, the length of the shorter."""
     pairs = enumerate(zip(a, b, strict=False))
     return next((at for at, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 def _runs(mask: list[int]) -> list[tuple[int, int, int]]:
-    """Runs of equal mask: (value, first token, token after the last)."""
+    """Runs of equal values in a mask: (value, first token, token after the last)."""
     bounds = [0, *(i for i in range(1, len(mask)) if mask[i] != mask[i - 1]), len(mask)]
     return [(mask[start], start, end) for start, end in pairwise(bounds) if end]

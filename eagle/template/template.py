@@ -1,6 +1,5 @@
-"""The chat template: text that marks what the assistant says, rendered within bounds."""
+"""Load and render a chat template within bounds of time, memory and length; tokenize its text."""
 
-import hashlib
 import resource
 import signal
 from collections.abc import Iterator
@@ -18,45 +17,54 @@ from eagle.errors import InputError
 
 MARKER = "{% generation %}"
 
-# A template is a program that came with a model. One rendering takes about a millisecond and adds
-# a few thousand characters; what goes beyond these bounds is broken or hostile.
+# A template is a program that comes with a model. One rendering takes about a millisecond and adds
+# a few thousand characters; a template that exceeds these bounds is broken or hostile.
 RENDER_SECONDS = 10
 RENDER_BYTES = 2**30
 ADDED_CHARACTERS = 10**6
 
 
 class Refused(InputError):
-    """The template itself raised an error: it does not take such a conversation."""
+    """The template raised an error: it does not accept this conversation."""
+
+
+@dataclass(frozen=True)
+class ChosenTemplate:
+    """A template with generation markers, and where it comes from."""
+
+    text: str
+    origin: str
 
 
 @dataclass
 class Encoded:
-    """Token ids of one conversation and, token by token, whether the assistant said it."""
+    """The tokens of one conversation."""
 
     token_ids: list[int]
     loss_mask: list[int]
-    cut: int
-    """Tokens beyond the maximum length, left out."""
+    """For each token, 1 if it belongs to a reply of the assistant, else 0."""
+    cut_tokens: int
+    """Number of tokens beyond the maximum length, which are left out."""
 
 
 class Rendered(NamedTuple):
-    """The text of a conversation."""
+    """The text of one conversation."""
 
     text: str
     replies: list[tuple[int, int]]
-    """What the assistant says: first character and the one behind it."""
+    """For each reply of the assistant, its first character and the character after its last."""
 
 
 def load_template(file: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The text of a template file with generation markers, after a first bounded rendering.
+    """Read a template file and render it once within the bounds.
 
     Raises:
-        InputError: no such file, not Jinja, without generation markers, or beyond the bounds.
+        InputError: no such file, not Jinja, no generation markers, or a bound is exceeded.
     """
     path = Path(file)
     if not path.is_file():
         raise InputError(f"template.file = {file}: there is no such file")
-    # as transformers reads a .jinja file: the newline that ends the file is not output
+    # as transformers does: the newline at the end of the file does not belong to the template
     template = path.read_text(encoding="utf-8").removesuffix("\n")
     if not is_marked(template, file):
         raise InputError(
@@ -69,22 +77,19 @@ def load_template(file: str, tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The chat template that the verifier ships, which is what serving renders."""
+    """The chat template that comes with the verifier, and that serving renders; None without."""
     own = tokenizer.chat_template
     return own.get("default") if isinstance(own, dict) else own
 
 
-def own_template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of the chat template that the verifier ships. Data made for it was proven to render
-    like it (eagle/template/proof.py), so another one means other data."""
-    return hashlib.sha256((own_template(tokenizer) or "").encode()).hexdigest()
-
-
 def is_marked(template: str, where: str) -> bool:
-    """Whether the template has generation markers, with white-space control or without.
+    """Whether a template has generation markers, with white-space control or without.
+
+    Args:
+        where: the template's name, with which an error's message begins.
 
     Raises:
-        InputError: not Jinja.
+        InputError: the template is not valid Jinja.
     """
     try:
         tokens = list(jinja2.Environment().lex(template))
@@ -106,11 +111,11 @@ def render(
     messages: list[dict],
     add_generation_prompt: bool,
 ) -> str:
-    """The text of a conversation, rendered in transformers' sandbox.
+    """Render a conversation to text in transformers' sandbox.
 
     Raises:
         Refused: the template raises an error for these messages.
-        InputError: it takes too long, too much memory, or writes too much.
+        InputError: rendering exceeds a bound of time, memory or length.
     """
     try:
         with _time_bound(), _memory_bound():
@@ -126,7 +131,7 @@ def render(
         raise InputError(
             f"the chat template takes more than {RENDER_BYTES:,} bytes to render one conversation"
         ) from None
-    except Exception as error:  # a template is a program: whatever it raises is its refusal
+    except Exception as error:  # a template is a program that can raise any error
         raise _refusal(error) from None
     if len(text) > sum(len(message["content"]) for message in messages) + ADDED_CHARACTERS:
         raise InputError(
@@ -139,7 +144,7 @@ def render(
 def encode(
     tokenizer: PreTrainedTokenizerBase, template: str, messages: list[dict], maximum_length: int
 ) -> Encoded:
-    """Token ids and loss mask of a conversation, cut at `maximum_length` tokens.
+    """Tokenize a conversation and cut it at `maximum_length` tokens.
 
     Raises:
         InputError: the template cannot render these messages, or not in time.
@@ -165,10 +170,10 @@ def encode(
 def encode_prompt(
     tokenizer: PreTrainedTokenizerBase, template: str, messages: list[dict]
 ) -> list[int]:
-    """Token ids of what serving sends to have these messages answered.
+    """Tokenize the prompt that serving sends for a reply to these messages.
 
     Raises:
-        InputError: the template cannot render them, or not in time.
+        InputError: the template cannot render the messages, or not in time.
     """
     text = render(tokenizer, template, messages, add_generation_prompt=True)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -177,7 +182,7 @@ def encode_prompt(
 def render_many(
     tokenizer: PreTrainedTokenizerBase, template: str, conversations: list[list[dict]]
 ) -> list[Rendered]:
-    """The texts of many conversations, and what in them the assistant says.
+    """Render many conversations, with the places of the assistant's replies.
 
     Raises:
         InputError: the template cannot render one of them, or not in time.
@@ -200,9 +205,12 @@ def render_many(
 def encode_many(
     tokenizer: PreTrainedTokenizerBase, rendered: list[Rendered]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """What `encode` says of each conversation, whole: token ids int32 [N] and loss mask uint8 [N].
+    """Tokenize many conversations; the same result as `encode` without a cut.
 
-    Several threads may call it at a time: nearly all of its time it does not hold Python's lock.
+    Several threads can call this at the same time: it mostly runs without Python's lock.
+
+    Returns:
+        For each conversation of N tokens, token ids int32 [N] and loss mask uint8 [N].
     """
     encoded = []
     texts = [one.text for one in rendered]
@@ -229,7 +237,7 @@ def _refusal(error: Exception) -> Refused:
 
 @contextmanager
 def _time_bound() -> Iterator[None]:
-    """Break off after RENDER_SECONDS. On the main thread, where the stages work."""
+    """Stop the block after RENDER_SECONDS. Works only on the main thread, because of the signal."""
 
     def overdue(*_signal) -> None:
         raise InputError(
@@ -248,7 +256,7 @@ def _time_bound() -> Iterator[None]:
 
 @contextmanager
 def _memory_bound() -> Iterator[None]:
-    """Let the process grow by at most RENDER_BYTES, where the system says how large it is."""
+    """Let the process grow by at most RENDER_BYTES; no bound where /proc does not tell its size."""
     statm = Path("/proc/self/statm")
     if not statm.is_file():
         yield

@@ -1,5 +1,5 @@
-"""Documents as the draft sees them.
+"""The documents that the draft is trained and validated on.
 
-In: conversations, the template and the verifier's tokenizer. Out: token ids, loss masks and bounds,
-memory-mapped.
+In: conversations, the chat template and the verifier's tokenizer.
+Out: token ids, loss masks and the bounds of documents, in memory-mapped files.
 """

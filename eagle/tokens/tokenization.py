@@ -1,4 +1,4 @@
-"""Conversations become token ids and loss masks, in several threads and in little memory."""
+"""Turn conversations into token ids and loss masks, with several threads and in little memory."""
 
 import json
 import os
@@ -24,57 +24,65 @@ from eagle.template.template import Refused, Rendered, encode_many, render_many
 from eagle.tokens.token_set import TokenSet
 from eagle.tracking import Progress
 
-# What tokenising counts. cut_tokens, cut_documents, cut_replies: beyond the maximum length, the
-# replies wholly; shortened_replies: cut within; documents_without_reply: left out for it.
 COUNTS = (
-    "documents", "tokens", "assistant_tokens", "cut_tokens", "cut_documents", "cut_replies",
-    "shortened_replies", "documents_without_reply",
-)  # fmt: skip
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # the threads share the cores already
+    "documents",
+    "tokens",
+    "assistant_tokens",
+    "cut_tokens",  # beyond the maximum length
+    "cut_documents",  # of which tokens were cut
+    "cut_replies",  # that were cut as a whole
+    "shortened_replies",  # that were cut in part
+    "documents_without_reply",  # left out, because no token of a reply remains
+)
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # our own threads already use all cores
 CONVERSATIONS_AT_ONCE = 64
 BYTES_AT_ONCE = 2**20
 
 
 @dataclass
 class Part:
-    """Documents of some conversations, and what became of the others.
-
-    token_ids: int32 [N]. loss_mask: uint8 [N]. lengths: tokens of each document. said: how many
-    of them are the assistant's. counts: see COUNTS.
-    """
+    """The documents of a batch of conversations, N tokens together."""
 
     token_ids: np.ndarray
+    """int32 [N]."""
     loss_mask: np.ndarray
+    """uint8 [N]: 1 for a token of the assistant, else 0."""
     lengths: list[int]
-    said: list[int]
+    """Tokens of each document."""
+    assistant_tokens: list[int]
+    """Tokens of the assistant in each document."""
     counts: dict[str, int]
+    """By the names in COUNTS."""
 
 
 def encode_part(
     rendered: list[Rendered], tokenizer: PreTrainedTokenizerBase, maximum_length: int
 ) -> Part:
-    """Token ids and loss masks of conversations; those without an assistant token within
-    `maximum_length` are left out."""
+    """Tokenize a batch of conversations and cut each at `maximum_length` tokens.
+
+    A conversation without a token of the assistant within that length is left out.
+    """
     ids, masks = [np.empty(0, np.int32)], [np.empty(0, np.uint8)]
     counts = dict.fromkeys(COUNTS, 0)
     for token_ids, mask in encode_many(tokenizer, rendered):
         if len(mask) > maximum_length:
-            begins = np.diff(mask, prepend=np.uint8(0)) == 1
+            starts = np.diff(mask, prepend=np.uint8(0)) == 1
             counts["cut_tokens"] += len(mask) - maximum_length
             counts["cut_documents"] += 1
-            counts["cut_replies"] += int(begins[maximum_length:].sum())
-            counts["shortened_replies"] += int(mask[maximum_length] and not begins[maximum_length])
+            counts["cut_replies"] += int(starts[maximum_length:].sum())
+            counts["shortened_replies"] += int(mask[maximum_length] and not starts[maximum_length])
             mask = mask[:maximum_length]
-        # the first token cannot be a target, so a reply must reach beyond it
+        # the first token cannot be a target, so a reply must have another token
         if mask[1:].any():
             ids.append(token_ids[:maximum_length])
             masks.append(mask)
         else:
             counts["documents_without_reply"] += 1
-    lengths, said = [len(mask) for mask in masks[1:]], [int(mask.sum()) for mask in masks[1:]]
+    lengths = [len(mask) for mask in masks[1:]]
+    assistant_tokens = [int(mask.sum()) for mask in masks[1:]]
     counts["documents"] = len(lengths)
-    counts["tokens"], counts["assistant_tokens"] = sum(lengths), sum(said)
-    return Part(np.concatenate(ids), np.concatenate(masks), lengths, said, counts)
+    counts["tokens"], counts["assistant_tokens"] = sum(lengths), sum(assistant_tokens)
+    return Part(np.concatenate(ids), np.concatenate(masks), lengths, assistant_tokens, counts)
 
 
 def tokenize(
@@ -84,16 +92,17 @@ def tokenize(
     maximum_length: int,
     progress: Progress,
 ) -> tuple[TokenSet, dict]:
-    """Token ids and loss masks of conversations in memory.
+    """Tokenize conversations in memory.
 
     Args:
         progress: advanced by one for each conversation.
 
     Returns:
-        The documents, and COUNTS.
+        The documents, and the counts by the names in COUNTS.
 
     Raises:
-        InputError: no conversation has an assistant token.
+        InputError: the template refuses a conversation, or no document has a token of the
+            assistant.
     """
     parts, counts = [], Counter()
     for start in range(0, len(conversations), CONVERSATIONS_AT_ONCE):
@@ -102,7 +111,7 @@ def tokenize(
         parts.append(encode_part(rendered, tokenizer, maximum_length))
         counts.update(parts[-1].counts)
         progress.advance(len(messages))
-    _something_to_learn(counts, maximum_length)
+    _check_not_empty(counts, maximum_length)
     lengths = [length for part in parts for length in part.lengths]
     tokens = TokenSet(
         torch.from_numpy(np.concatenate([part.token_ids for part in parts])),
@@ -113,7 +122,7 @@ def tokenize(
 
 
 class TokenizeLines:
-    """Turns lines of conversations into a part, in two steps."""
+    """Turns a batch of JSON lines into a `Part`, in two steps."""
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, template: str, maximum_length: int, path: Path
@@ -122,10 +131,13 @@ class TokenizeLines:
         self.maximum_length, self.path = maximum_length, path
 
     def render(self, lines: list[tuple[int, bytes]]) -> list[Rendered]:
-        """Runs on the main thread, where a template's time is bounded.
+        """Step one: parse and render. On the main thread, where rendering has a bound of time.
+
+        Args:
+            lines: the number of each line in the file, and its bytes.
 
         Raises:
-            InputError: a line is no conversation, or the template cannot render it.
+            InputError: a line is not a conversation, or the template cannot render it.
         """
         conversations = {}
         for number, line in lines:
@@ -145,7 +157,7 @@ class TokenizeLines:
             raise
 
     def encode(self, rendered: list[Rendered]) -> Part:
-        """Runs on any thread."""
+        """Step two: tokenize. On any thread."""
         return encode_part(rendered, self.tokenizer, self.maximum_length)
 
 
@@ -158,20 +170,26 @@ def tokenize_file(
     threads: int,
     progress_seconds: float,
 ) -> tuple[dict, dict]:
-    """Write the token set of JSON lines of conversations, in little memory.
+    """Tokenize a file of conversations into a file that `TokenSet.load` reads, in little memory.
 
-    The file is the one that `tokenize` and `TokenSet.save` would write, whatever the number of
-    threads.
+    The bytes are those that `tokenize` and `TokenSet.save` write, for any number of threads.
+
+    Args:
+        path: JSON lines of conversations.
+        target: the file to write.
+        maximum_length: tokens at which a conversation is cut.
+        progress_seconds: seconds between progress lines.
 
     Returns:
-        COUNTS, and statistics: lengths and masked shares of the documents with their histograms.
+        The counts by the names in COUNTS, and statistics: the distributions of the documents'
+        lengths and of the assistant's share in them, with histograms.
 
     Raises:
-        InputError: the file cannot be read, a line is no conversation, or none has an assistant
-            token.
+        InputError: the file cannot be read, a line is not a conversation, or no document has a
+            token of the assistant.
     """
     size = check_file(path)
-    lengths, said, counts = array("q"), array("q"), Counter()
+    lengths, assistant_tokens, counts = array("q"), array("q"), Counter()
     with (
         Progress(f"tokenize {path.stem}", size / 1e6, "MB", progress_seconds) as progress,
         tempfile.TemporaryFile(dir=target.parent) as ids,
@@ -184,14 +202,16 @@ def tokenize_file(
             ids.write(part.token_ids.astype("<i4").tobytes())
             masks.write(part.loss_mask.tobytes())
             lengths.extend(part.lengths)
-            said.extend(part.said)
+            assistant_tokens.extend(part.assistant_tokens)
             counts.update(part.counts)
-        _something_to_learn(counts, maximum_length)
+        _check_not_empty(counts, maximum_length)
         _write_tensors(target, np.cumsum([0, *lengths], dtype="<i8"), ids, masks)
-    return dict(counts), _statistics(np.asarray(lengths), np.asarray(said), maximum_length)
+    shares = np.asarray(assistant_tokens) / np.asarray(lengths)
+    return dict(counts), _statistics(np.asarray(lengths), shares, maximum_length)
 
 
 def _batches_of_lines(path: Path, progress: Progress) -> Iterator[list[tuple[int, bytes]]]:
+    """Yield (number, line) of the lines that are not blank, about BYTES_AT_ONCE at a time."""
     batch: list[tuple[int, bytes]] = []
     size = 0
     with path.open("rb") as file:
@@ -208,10 +228,10 @@ def _batches_of_lines(path: Path, progress: Progress) -> Iterator[list[tuple[int
 
 
 def _write_tensors(target: Path, bounds: np.ndarray, ids: BinaryIO, masks: BinaryIO) -> None:
-    """The safetensors file of a token set whose long tensors are in files.
+    """Write the safetensors file of a token set whose ids and masks are in temporary files.
 
-    Format: https://huggingface.co/docs/safetensors. Order as in `save_file`: the widest numbers
-    first, so that each tensor is aligned.
+    Format: https://huggingface.co/docs/safetensors. The order is that of `save_file`: the widest
+    numbers first, so that every tensor is aligned.
     """
     header, offset = {}, 0
     tokens = int(bounds[-1])
@@ -231,19 +251,19 @@ def _write_tensors(target: Path, bounds: np.ndarray, ids: BinaryIO, masks: Binar
             shutil.copyfileobj(tensor, file, 2**20)
 
 
-def _statistics(lengths: np.ndarray, said: np.ndarray, maximum_length: int) -> dict:
-    """Distributions over documents: of tokens, and of the assistant's share among them."""
-    table = pd.DataFrame({"length": lengths, "masked_share": said / lengths})
+def _statistics(lengths: np.ndarray, shares: np.ndarray, maximum_length: int) -> dict:
+    """The distributions of the documents' lengths and of the assistant's share in them."""
+    table = pd.DataFrame({"length": lengths, "masked_share": shares})
     width = max(1, -(-maximum_length // 16))
     edges = {
         "length": np.arange(0, maximum_length + width, width),
         "masked_share": np.linspace(0, 1, 11).round(1),
     }
-    found = {}
+    distributions = {}
     for name, column in table.items():
         summary = column.describe(percentiles=[0.1, 0.5, 0.9])
         histogram, _ = np.histogram(column, edges[name])
-        found[name] = {
+        distributions[name] = {
             key: round(float(summary[key]), 4)
             for key in ("mean", "min", "10%", "50%", "90%", "max")
         } | {
@@ -255,10 +275,10 @@ def _statistics(lengths: np.ndarray, said: np.ndarray, maximum_length: int) -> d
                 )
             ]
         }  # fmt: skip
-    return found
+    return distributions
 
 
-def _something_to_learn(counts: dict[str, int], maximum_length: int) -> None:
+def _check_not_empty(counts: dict[str, int], maximum_length: int) -> None:
     if not counts.get("documents"):
         raise InputError(
             f"none of {counts.get('documents_without_reply', 0)} conversations has an assistant "

@@ -1,23 +1,24 @@
-"""The verifier's tokenizer, and the tokens that end its replies."""
+"""Load the verifier's tokenizer, and find the tokens that end a reply."""
 
+import hashlib
+import json
 from pathlib import Path
 
-from transformers import (
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from eagle.errors import InputError
 from eagle.files import read_json, sha256_of_file
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The verifier's tokenizer, without the truncation and padding that a trainer may have left in
-    its file: they would cut or fill documents.
+    """Load the tokenizer in a verifier's folder.
+
+    Truncation and padding are switched off: a training program may have saved them in the file, and
+    they would change documents.
 
     Raises:
-        InputError: the folder holds none that can be loaded, or one that is not of the tokenizers
-            library, which alone says where in the text a token stands.
+        InputError: the tokenizer cannot be loaded, or it is not one of the tokenizers library, the
+            only one that gives the position of a token in the text.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -34,16 +35,29 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def tokenizer_hash(folder: Path) -> str:
-    """SHA-256 of a verifier's tokenizer file."""
+    """SHA-256 of the tokenizer file in a verifier's folder."""
     names = ("tokenizer.json", "tokenizer.model")
     return sha256_of_file(next(folder / name for name in names if (folder / name).is_file()))
 
 
+def chat_template_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of the chat template that comes with the verifier; of all of them if it has several.
+
+    Token data is proven to be what the verifier's own template renders (eagle/template/proof.py),
+    so it is valid for this hash only.
+    """
+    own = tokenizer.chat_template or ""
+    text = own if isinstance(own, str) else json.dumps(own, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def stop_token_ids(folder: Path) -> list[int]:
-    """Tokens that end a reply: the generation config's, else the model config's.
+    """The tokens that end a reply, from a verifier's folder.
+
+    They are the eos_token_id of the generation config, or of the model config if it has none.
 
     Raises:
-        InputError: neither names one.
+        InputError: neither file has an eos_token_id.
     """
     for name in ("generation_config.json", "config.json"):
         path = folder / name

@@ -1,6 +1,6 @@
-"""Features and teacher of every document, kept on disk for all experiments that want the same.
+"""Features and teacher of all documents on disk, for every run that needs the same.
 
-Shapes: N tokens of all documents, T of some, N' of them taught, H hidden.
+Shapes: N tokens of all documents, N' of them taught, H hidden.
 """
 
 import fcntl
@@ -24,19 +24,24 @@ from eagle.files import read_json, sha256_of_file, write_json
 from eagle.tokens.token_set import TokenSet
 from eagle.tracking import Progress
 from eagle.training.distributed import barrier, gather, local_rank_and_world, rank_and_world
-from eagle.training.features import FORWARD_TOKENS, batches_of, compute_features, keep_in_step
+from eagle.training.features import (
+    FORWARD_TOKENS,
+    compute_features,
+    group_by_length,
+    keep_in_step,
+)
 from eagle.training.loss import Teacher, teach
 from eagle.verifier.verifier import Verifier
 
-# In a cache that is being filled, a file locked by the process that fills it.
+# The file in a cache that is being filled which the process that fills it has locked.
 LOCK = "filling"
 
 
 class CachedFeatures:
     """Features and teacher of all documents in memory-mapped files, in the order of the tokens.
 
-    Each folder is named by what its content depends on, so every experiment with the same
-    verifier, tokens and precision shares it. With several machines, each keeps its own.
+    The name of a cache folder is the hash of what its content depends on, so all runs with the same
+    verifier, tokens and precision share it. Each machine has its own caches.
     """
 
     def __init__(
@@ -47,39 +52,40 @@ class CachedFeatures:
         verifier_hash: str,
         progress_seconds: float,
     ):
-        """Map them, computing first what is not there whole; all ranks take part.
+        """Map the files, and compute those that are missing; all ranks take part.
 
         Args:
             vocabulary: what the teacher's softmax runs over.
+            verifier_hash: SHA-256 of the verifier's files.
 
         Raises:
-            InputError: not enough disk for them.
+            InputError: not enough disk space for them.
         """
-        self.tokens = tokens
+        self.tokens, self.vocabulary = tokens, vocabulary
         self.device = verifier.head.device
         taught = tokens.taught()
-        self.row = taught.cumsum(0) - 1  # of a taught position in the teacher's files [N]
+        self.row = taught.cumsum(0) - 1  # row of a taught position in the teacher's files [N]
         width, head = verifier.head.shape[1], vocabulary.head
         states = _Files(
-            _folder(verifier_hash, verifier.head.dtype, tokens.token_ids, tokens.bounds),
+            _cache_path(verifier_hash, verifier.head.dtype, tokens.token_ids, tokens.bounds),
             {"features": ((len(taught), width), verifier.head.dtype)},
         )
         states.fill(lambda maps: _run_verifier(*maps, tokens, verifier, progress_seconds))
         (self.features,) = states.maps()
         teacher = _Files(
-            _folder(states.folder.name, head.dtype, tokens.loss_mask, vocabulary.token_ids),
+            _cache_path(states.folder.name, head.dtype, tokens.loss_mask, vocabulary.token_ids),
             {
                 "mean": ((int(taught.sum()), width), head.dtype),
                 "likeliest": ((int(taught.sum()),), torch.int32),
             },
             needed=states.folder,
         )
-        teacher.fill(lambda maps: _run_head(*maps, self, taught, vocabulary, progress_seconds))
+        teacher.fill(lambda maps: _run_head(*maps, self, taught, progress_seconds))
         self.mean, self.likeliest = teacher.maps()
         self.seconds = states.seconds + teacher.seconds
 
     def prepare(self, documents: tuple[int, ...]) -> None:
-        pass  # they all are
+        pass  # all documents are ready
 
     def of(self, documents: list[int], positions: list[Tensor]) -> tuple[Tensor, Teacher]:
         spans = [self.tokens.span(document) for document in documents]
@@ -96,17 +102,18 @@ class CachedFeatures:
 
 
 def cache_folder() -> Path:
-    """$EAGLE_CACHE, or .cache/eagle of the main checkout, also from DVC's temporary copies."""
+    """$EAGLE_CACHE, or .cache/eagle of the main checkout, also from DVC's temporary checkouts."""
     if "EAGLE_CACHE" in os.environ:
         return Path(os.environ["EAGLE_CACHE"])
     here = Path.cwd()
-    copies = [parent for parent in here.parents if parent.name == "exps" and ".dvc" in parent.parts]
-    main = copies[0].parents[2] if copies else here  # MAIN/.dvc/tmp/exps/COPY
+    # MAIN/.dvc/tmp/exps/CHECKOUT
+    parents = [path for path in here.parents if path.name == "exps" and ".dvc" in path.parts]
+    main = parents[0].parents[2] if parents else here
     return main / ".cache" / "eagle"
 
 
 class _Files:
-    """Tensors in files of one folder, which is whole or absent."""
+    """Tensors in the files of one cache folder, which is complete or absent."""
 
     def __init__(
         self,
@@ -114,7 +121,7 @@ class _Files:
         shapes: dict[str, tuple[tuple[int, ...], torch.dtype]],
         needed: Path | None = None,
     ):
-        """Args: needed: a folder that must not make room for this one."""
+        """Args: needed: a cache that must not be removed to make room for this one."""
         self.folder, self.shapes, self.needed = folder, shapes, needed
 
     @property
@@ -122,7 +129,11 @@ class _Files:
         return read_json(self.folder / "manifest.json")["seconds"]
 
     def maps(self) -> list[Tensor]:
-        """Raises: InputError: a run beside this one removed them to make room."""
+        """The tensors, memory-mapped.
+
+        Raises:
+            InputError: another run has removed them to make room.
+        """
         for name, (shape, dtype) in self.shapes.items():
             path = self._path(name)
             if not path.is_file() or path.stat().st_size != math.prod(shape) * dtype.itemsize:
@@ -140,27 +151,27 @@ class _Files:
         ]
 
     def fill(self, write: Callable[[list[Tensor]], None]) -> None:
-        """Let `write` write into the maps, all ranks of a machine together, unless it was done.
+        """Let `write` fill the tensors, all ranks of a machine together, if they are not there.
 
         Raises:
-            InputError: not enough disk, also without the caches that were not used for longest.
+            InputError: not enough disk space, even without all other caches.
         """
         leads = local_rank_and_world()[0] == 0
-        # one name a run: an experiment beside this one may be filling the same cache
-        answers = gather((self._whole(), uuid.uuid4().hex) if leads else None)
-        # all machines or none: filling is done in step
+        # every run has a name of its own, because another run may be filling the same cache
+        answers = gather((self._is_intact(), uuid.uuid4().hex) if leads else None)
+        # on all machines or on none, because all ranks compute together
         if all(answer[0] for answer in answers if answer):
             return
         started = time.monotonic()
-        whole = self.folder
+        complete = self.folder
         name = answers[rank_and_world()[0] - local_rank_and_world()[0]][1]
-        self.folder = whole.with_name(f".{name}.partial")
+        self.folder = complete.with_name(f".{name}.partial")
         if leads:
-            _remove_abandoned(whole.parent)
+            _remove_abandoned(complete.parent)
             self.folder.mkdir(parents=True)
-            mine = (self.folder / LOCK).open("w")
+            lock = (self.folder / LOCK).open("w")
             with suppress(OSError):  # a file system without locks
-                fcntl.flock(mine, fcntl.LOCK_EX)  # until this process ends, however it does
+                fcntl.flock(lock, fcntl.LOCK_EX)  # until this process ends, however it ends
             self._make_room()
             self._map()  # creates the files
         barrier()
@@ -168,35 +179,35 @@ class _Files:
         barrier()
         if leads:
             seconds = time.monotonic() - started
-            mine.close()
+            lock.close()
             (self.folder / LOCK).unlink()
             write_json(
                 self.folder / "manifest.json", {"seconds": seconds, "sha256": self._hashes()}
             )
-            shutil.rmtree(whole, ignore_errors=True)
+            shutil.rmtree(complete, ignore_errors=True)
             try:
-                os.replace(self.folder, whole)
-            except OSError:  # another run's, or another agent's on this machine, came in between
+                os.replace(self.folder, complete)
+            except OSError:  # another run, or another agent on this machine, was first
                 shutil.rmtree(self.folder)
-        self.folder = whole
+        self.folder = complete
         barrier()
 
-    def _whole(self) -> bool:
+    def _is_intact(self) -> bool:
         """Whether the files are there with the bytes that were written.
 
-        They take minutes to days to compute and every later run reads them, so one that was cut
-        or changed since must not pass.
+        They take minutes to days to compute and many later runs read them, so a file that was
+        truncated or changed must not be used.
         """
         if not (self.folder / "manifest.json").is_file():
             return False
         try:
             found = self._hashes()
-        except OSError:  # a run beside this one is removing them
+        except OSError:  # another run is removing them
             found = None
         if read_json(self.folder / "manifest.json")["sha256"] != found:
             print(f"{self.folder}: changed since it was written; computed again", file=sys.stderr)
             return False
-        os.utime(self.folder)  # what was used last makes room last
+        os.utime(self.folder)  # the caches used last are removed last
         return True
 
     def _hashes(self) -> dict[str, str]:
@@ -225,32 +236,32 @@ class _Files:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove partial caches of runs that were killed: nobody holds their lock."""
-    for left in folder.glob(".*.partial"):
+    """Remove the partial caches of runs that were killed: no process has a lock on them."""
+    for partial in folder.glob(".*.partial"):
         try:
-            with (left / LOCK).open() as lock:
+            with (partial / LOCK).open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError:  # being filled, or about to be
+                shutil.rmtree(partial, ignore_errors=True)
+        except OSError:  # a run is filling it, or is about to
             continue
 
 
 def _run_verifier(
     features: Tensor, tokens: TokenSet, verifier: Verifier, progress_seconds: float
 ) -> None:
-    """This rank's share of features [N, H]."""
+    """Compute this rank's share of features [N, H]."""
     rank, world = local_rank_and_world()
-    batches = batches_of(tokens, list(range(len(tokens))), verifier.head.device)
+    groups = group_by_length(tokens, list(range(len(tokens))), verifier.head.device)
     with Progress("features", len(features), "tokens", progress_seconds) as progress:
-        for number, documents in enumerate(batches):
+        for number, documents in enumerate(groups):
             lengths = [tokens.length(document) for document in documents]
             if number % world == rank:
                 states = compute_features(tokens, verifier, documents).cpu()
                 for document, part in zip(documents, states.split(lengths), strict=True):
                     features[tokens.span(document)] = part
             progress.advance(sum(lengths))
-    most = math.ceil(len(batches) / world)
-    keep_in_step(tokens, verifier, most - len(batches[rank::world]))
+    most = math.ceil(len(groups) / world)
+    keep_in_step(tokens, verifier, most - len(groups[rank::world]))
 
 
 def _run_head(
@@ -258,24 +269,23 @@ def _run_head(
     likeliest: Tensor,
     cached: CachedFeatures,
     taught: Tensor,
-    vocabulary: Vocabulary,
     progress_seconds: float,
 ) -> None:
-    """This rank's share of the teacher's mean [N', H] and token [N']."""
+    """Compute this rank's share of the teacher's means [N', H] and tokens [N']."""
     rank, world = local_rank_and_world()
     positions = taught.nonzero()[:, 0]
-    at_once = FORWARD_TOKENS[cached.device.type]
+    step = FORWARD_TOKENS[cached.device.type]
     with Progress("teacher", len(positions), "tokens", progress_seconds) as progress:
-        for number, start in enumerate(range(0, len(positions), at_once)):
-            rows = slice(start, start + at_once)
+        for number, start in enumerate(range(0, len(positions), step)):
+            rows = slice(start, start + step)
             if number % world == rank:
                 states = cached.features[positions[rows]].to(cached.device)
-                teacher = teach(states, vocabulary)
+                teacher = teach(states, cached.vocabulary)
                 means[rows], likeliest[rows] = teacher.mean.cpu(), teacher.likeliest.int().cpu()
             progress.advance(len(positions[rows]))
 
 
-def _folder(name: str, dtype: torch.dtype, *contents: Tensor) -> Path:
+def _cache_path(name: str, dtype: torch.dtype, *contents: Tensor) -> Path:
     digest = hashlib.sha256(f"{name} {dtype}".encode())
     for tensor in contents:
         digest.update(tensor.cpu().numpy().tobytes())

@@ -1,71 +1,72 @@
-"""The verifier's features and teacher of every document: kept on disk, or in a replay buffer.
+"""The verifier's features and its next-token distributions, which training takes them from.
 
-Shapes: N tokens of all documents, T of some, N' and T' of them taught, H hidden.
+Shapes: T tokens of some documents, T' of them taught, M chosen positions, H hidden.
 """
 
+from itertools import accumulate
 from typing import Protocol
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor
 
 from eagle.draft.vocabulary import Vocabulary
 from eagle.tokens.token_set import TokenSet, balance_by_tokens
-from eagle.training.distributed import rank_and_world
+from eagle.training.distributed import broadcast, rank_and_world
 from eagle.training.loss import Teacher, teach
 from eagle.verifier.verifier import Verifier
 
-# Padded tokens in one forward pass. A GPU wants its products large; on a CPU they are large enough
-# at 1024 tokens, and what stands between them stays in the cache (a third faster than 4096).
+# Padded tokens in one forward pass. A GPU needs large products. On a CPU 1024 tokens are enough,
+# and the intermediate results then fit its cache (a third faster than 4096 tokens).
 FORWARD_TOKENS = {"cpu": 1024, "cuda": 16_384}
 
 
 class Features(Protocol):
-    """Where training takes features and the verifier's distributions from."""
+    """Features of documents, and the teacher at their taught positions (`TokenSet.taught`)."""
 
+    vocabulary: Vocabulary
+    """What the teacher's softmax runs over."""
     seconds: float
     """Wall time that computing them took before training began, also in an earlier run."""
 
     def prepare(self, documents: tuple[int, ...]) -> None:
-        """Have these documents ready for `of`; all ranks call it with the same ones."""
+        """Have these documents ready for `of`; all ranks call it with the same documents."""
 
     def of(self, documents: list[int], positions: list[Tensor]) -> tuple[Tensor, Teacher]:
-        """Features of prepared documents side by side [T, H], T tokens in all, and the teacher at
-        M chosen positions.
+        """Features of prepared documents side by side [T, H], and the teacher at M positions.
 
         Args:
-            positions: of each document, among those of `TokenSet.taught`, int64, ascending.
+            positions: of each document, some of its taught positions, int64, ascending.
         """
 
 
 class ReplayedFeatures:
     """A buffer of some documents, used for several passes before the verifier runs again.
 
-    It holds T x H features and T' x H numbers of the teacher on the device, on every rank; each
-    rank computes its share and sends it to the others.
+    It has T x H features and T' x H numbers of the teacher on the device, on every rank. Each rank
+    computes its share and sends it to the others.
     """
 
-    seconds = 0.0  # part of the training time itself
+    seconds = 0.0  # computing them is part of the training time itself
 
     def __init__(self, tokens: TokenSet, verifier: Verifier, vocabulary: Vocabulary):
         self.tokens, self.verifier, self.vocabulary = tokens, verifier, vocabulary
         self.taught = tokens.taught()
-        self.held: tuple[int, ...] = ()
+        self.buffered: tuple[int, ...] = ()
 
     def prepare(self, documents: tuple[int, ...]) -> None:
-        if documents == self.held:
+        if documents == self.buffered:
             return
-        self.held, self.features, self.teacher = documents, {}, {}
+        self.buffered, self.features, self.teacher = documents, {}, {}
         rank, world = rank_and_world()
         shares = balance_by_tokens(documents, self.tokens.bounds.diff().tolist(), world)
         device = self.verifier.head.device
-        rounds = max(len(batches_of(self.tokens, share, device)) for share in shares)
-        mine = self._compute(shares[rank], rounds)
+        rounds = max(len(group_by_length(self.tokens, share, device)) for share in shares)
+        computed = self._compute(shares[rank], rounds)
         for owner, share in enumerate(shares):
-            own = mine if owner == rank else self._empty(share)
-            if world > 1:
-                for tensor in own:  # as bytes: not every backend sends bfloat16
-                    distributed.broadcast(tensor.view(torch.uint8), owner)
-            features, means, likeliest = own
+            tensors = computed if owner == rank else self._allocate(share)
+            for tensor in tensors:
+                broadcast(tensor, owner)
+            features, means, likeliest = tensors
             lengths = [self.tokens.length(document) for document in share]
             taught = [int(self.taught[self.tokens.span(document)].sum()) for document in share]
             self.features |= dict(zip(share, features.split(lengths), strict=True))
@@ -84,24 +85,30 @@ class ReplayedFeatures:
         return features, Teacher(torch.cat(means), torch.cat(likeliest))
 
     def _compute(self, share: list[int], rounds: int) -> tuple[Tensor, Tensor, Tensor]:
-        whole, means, likeliest = own = self._empty(share)
-        starts = _starts([self.tokens.length(document) for document in share])
-        for documents in batches_of(self.tokens, share, self.verifier.head.device):
-            lengths = [self.tokens.length(document) for document in documents]
-            features = compute_features(self.tokens, self.verifier, documents)
+        """Features [T, H], the teacher's means [T', H] and tokens [T'] of this rank's share.
+
+        Args:
+            rounds: forward passes of the rank that has most.
+        """
+        features, means, likeliest = self._allocate(share)
+        lengths = [self.tokens.length(document) for document in share]
+        starts = dict(zip(share, accumulate(lengths, initial=0), strict=False))
+        for documents in group_by_length(self.tokens, share, self.verifier.head.device):
+            computed = compute_features(self.tokens, self.verifier, documents)
             rounds -= 1
-            for document, part in zip(documents, features.split(lengths), strict=True):
-                start = starts[share.index(document)]
-                whole[start : start + len(part)] = part
+            parts = computed.split([self.tokens.length(document) for document in documents])
+            for document, part in zip(documents, parts, strict=True):
+                features[starts[document] : starts[document] + len(part)] = part
         keep_in_step(self.tokens, self.verifier, rounds)
         if share:
             taught = torch.cat([self.taught[self.tokens.span(document)] for document in share])
-            teacher = teach(whole[taught.to(whole.device)], self.vocabulary)
+            teacher = teach(features[taught.to(features.device)], self.vocabulary)
             means.copy_(teacher.mean)
             likeliest.copy_(teacher.likeliest)
-        return own
+        return features, means, likeliest
 
-    def _empty(self, share: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _allocate(self, share: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Room for what `_compute` returns."""
         head = self.vocabulary.head
         tokens = sum(self.tokens.length(document) for document in share)
         taught = sum(int(self.taught[self.tokens.span(document)].sum()) for document in share)
@@ -121,25 +128,21 @@ def compute_features(tokens: TokenSet, verifier: Verifier, documents: list[int])
 
 
 def keep_in_step(tokens: TokenSet, verifier: Verifier, rounds: int) -> None:
-    """A sharded verifier runs when all ranks run it: take part in what others still have to do."""
+    """Run a sharded verifier `rounds` times more, because it runs only when all ranks run it: as
+    often as other ranks still have documents when this one has none left."""
     for _ in range(rounds if verifier.sharded else 0):
         compute_features(tokens, verifier, [0])
 
 
-def batches_of(tokens: TokenSet, documents: list[int], device: torch.device) -> list[list[int]]:
-    """Documents of like length together, at most FORWARD_TOKENS padded tokens a batch."""
-    at_once = FORWARD_TOKENS[device.type]
-    batches: list[list[int]] = []
+def group_by_length(
+    tokens: TokenSet, documents: list[int], device: torch.device
+) -> list[list[int]]:
+    """Documents of similar length together, at most FORWARD_TOKENS padded tokens in a group."""
+    limit = FORWARD_TOKENS[device.type]
+    groups: list[list[int]] = []
     for document in sorted(documents, key=tokens.length):
         longest = tokens.length(document)  # ascending order: the newest is the longest
-        if not batches or (len(batches[-1]) + 1) * longest > at_once:
-            batches.append([])
-        batches[-1].append(document)
-    return batches
-
-
-def _starts(lengths: list[int]) -> list[int]:
-    starts = [0]
-    for length in lengths:
-        starts.append(starts[-1] + length)
-    return starts
+        if not groups or (len(groups[-1]) + 1) * longest > limit:
+            groups.append([])
+        groups[-1].append(document)
+    return groups

@@ -1,23 +1,35 @@
-"""How a draft's weights begin."""
+"""The first weights of a draft."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from eagle.draft.draft import Draft
 from eagle.errors import InputError
+from eagle.training.distributed import sum_over_ranks
 from eagle.verifier.verifier import Verifier
 
-Pairs = tuple[Tensor, Tensor, Tensor]
-
+# Ridge as a share of the mean diagonal of the normal equations: enough to solve them in float32.
 RIDGE = 1e-4
-"""Of the mean diagonal of the normal equations: enough to solve them in float32."""
+
+
+class Pairs(NamedTuple):
+    """Inputs and targets of the draft at M counted positions, each float32 [M, H]."""
+
+    embeddings: Tensor
+    """Of token t + 1."""
+    features: Tensor
+    """f_t, without noise."""
+    targets: Tensor
+    """f_{t+1}."""
 
 
 def initialize_random(draft: Draft, seed: int) -> None:
-    """Normal weights, `initializer_range` wide; norms one, biases zero (official code)."""
+    """Normal weights with standard deviation `initializer_range`, norms one, biases zero (official
+    code)."""
     generator = torch.Generator().manual_seed(seed)
     for module in draft.modules():
         if isinstance(module, nn.Linear):
@@ -30,13 +42,14 @@ def initialize_random(draft: Draft, seed: int) -> None:
 def initialize_from_last_layer(draft: Draft, verifier: Verifier) -> None:
     """Take queries, keys, values and the MLP's inner weights from the verifier's last layer.
 
-    That layer reads x / rms(x) * w_in, the features are x / rms(x) * w_out with the final norm's
-    weight: for the same residual stream x they differ by w_in / w_out alone, which goes into the
-    weights (queries, keys and values) and into the norm before the MLP. Copied as they stand, they
-    would read features as if they were a layer's input.
+    That layer reads x / rms(x) * w_in, where x is the residual stream and w_in the weight of its
+    norm. The features are x / rms(x) * w_out, with the weight of the final norm. For the same x
+    they differ by the factor w_in / w_out, which is multiplied into the weights of queries, keys
+    and values and into the norm before the MLP. Unchanged weights would read features as if they
+    were the layer's normalized input.
 
     Raises:
-        InputError: the verifier's layer is not of the draft's form.
+        InputError: the verifier's layer does not have the draft's weights and shapes.
     """
     ours = draft.layers[0]
     theirs = {
@@ -44,8 +57,8 @@ def initialize_from_last_layer(draft: Draft, verifier: Verifier) -> None:
         for name, weight in verifier.model.base_model.layers[-1].state_dict().items()
     }
     final = verifier.model.base_model.norm.weight.float()
-    # where the final norm hides a direction, features do not show it
-    shown = final.abs() > 1e-3 * final.abs().mean()
+    # a direction whose final norm weight is almost zero does not appear in the features
+    visible = final.abs() > 1e-3 * final.abs().mean()
     expected = {name: tensor.shape for name, tensor in ours.state_dict().items()}
     found = {name: tensor.shape for name, tensor in theirs.items()}
     found.pop("input_layernorm.weight", None)
@@ -58,7 +71,7 @@ def initialize_from_last_layer(draft: Draft, verifier: Verifier) -> None:
             f"their shape; these differ: {', '.join(differing)}. Choose least_squares"
         )
     before_attention, before_mlp = (
-        torch.where(shown, theirs[f"{norm}.weight"] / final, 0)
+        torch.where(visible, theirs[f"{norm}.weight"] / final, 0)
         for norm in ("input_layernorm", "post_attention_layernorm")
     )
     for name in ("q_proj", "k_proj", "v_proj"):
@@ -72,17 +85,16 @@ def initialize_from_last_layer(draft: Draft, verifier: Verifier) -> None:
 
 
 def initialize_least_squares(draft: Draft, pairs: Iterable[Pairs]) -> None:
-    """Begin at the best linear prediction of f_{t+1} from the embedding of token t+1 and f_t.
+    """Start from the best linear prediction of f_{t+1} from the embedding of token t + 1 and f_t.
 
-    `fc` is solved for in closed form (ridge regression) and the outputs of attention and MLP are
-    zero, so that training starts from that prediction and adds to it. From random weights a
-    gradient takes long to find what the next token's embedding says, which is small beside the
-    features (17 times smaller in SmolLM2-135M); the normal equations find it at once.
+    `fc` is the closed-form solution of ridge regression, and the outputs of attention and MLP are
+    zero, so that training starts from this prediction and adds to it. Embeddings are small beside
+    features (17 times smaller in SmolLM2-135M): from random weights, gradients take long to use
+    them, and the normal equations use them at once.
 
     Args:
-        draft: with random weights; queries, keys, values and the MLP's inner ones stay.
-        pairs: embeddings, features and targets, each float32 [M, H]. Each process gives its own
-            part; the solution is that of all parts.
+        draft: with random weights; queries, keys, values and the MLP's inner weights stay.
+        pairs: this process's share; the solution is that for the pairs of all processes.
     """
     layer = draft.layers[0]
     for linear in (layer.self_attn.o_proj, layer.mlp.down_proj):
@@ -90,12 +102,11 @@ def initialize_least_squares(draft: Draft, pairs: Iterable[Pairs]) -> None:
     width = draft.fc.in_features
     gram = torch.zeros(width, width, device=draft.fc.weight.device)
     cross = torch.zeros(width, draft.fc.out_features, device=draft.fc.weight.device)
-    for embeddings, features, targets in pairs:
-        inputs = torch.cat([embeddings, features], dim=-1)  # [M, 2H]
+    for part in pairs:
+        inputs = torch.cat([part.embeddings, part.features], dim=-1)  # [M, 2H]
         gram += inputs.T @ inputs
-        cross += inputs.T @ targets
-    if distributed.is_initialized():
-        distributed.all_reduce(gram)
-        distributed.all_reduce(cross)
+        cross += inputs.T @ part.targets
+    sum_over_ranks(gram)
+    sum_over_ranks(cross)
     gram.diagonal().add_(RIDGE * gram.diagonal().mean())
     draft.fc.weight.data.copy_(torch.linalg.solve(gram, cross).T)

@@ -7,8 +7,8 @@ With p the verifier's distribution, z = head @ predicted the draft's logits and 
     classification = -sum_v p_v log softmax(z)_v = log Z - (sum_v p_v head_v) . predicted
     its gradient   = softmax(z) @ head - sum_v p_v head_v
 
-so all that the loss needs of p is its mean head row, H numbers a position. They are computed once
-with the features; every later pass multiplies by the head twice, not three times.
+so all that the loss needs of p is its mean head row, H numbers per position. They are computed once
+with the features; every later pass then multiplies by the head twice, not three times.
 """
 
 from collections.abc import Iterator
@@ -20,19 +20,20 @@ from torch.nn import functional
 
 from eagle.draft.vocabulary import Vocabulary
 
-# Logits that exist at once: at most ROWS x BLOCK x (4 + 2 * the head's bytes) is the loss's whole
-# memory beside its [M, H] gradient, 67 MB with a bfloat16 head, whatever the vocabulary. Large
-# enough to keep the products large, and BLOCK rows of the head serve all positions while they are
-# in a CPU's cache.
+# Rows and columns of the logits that exist at a time. Beside its [M, H] gradient the loss needs at
+# most ROWS x BLOCK x (4 + 2 * the head's bytes): 67 MB with a bfloat16 head, for any vocabulary.
+# The products stay large, and BLOCK rows of the head serve all positions while they are in a CPU's
+# cache.
 ROWS, BLOCK = 1024, 8192
-# Rows are filled up to a multiple of this: a CPU builds its product kernels anew for each shape.
+# The number of rows is filled up to a multiple of this: a CPU compiles its product kernels for each
+# shape.
 ROUND = 64
-# Rows whose logits over the whole vocabulary exist at once where the likeliest are looked for.
+# Rows whose logits over the whole vocabulary exist at a time in `likeliest_tokens`.
 SEARCHED_ROWS = 256
 
 
 class Teacher(NamedTuple):
-    """The verifier's next-token distribution p at M positions, as far as training needs it."""
+    """What training needs of the verifier's next-token distribution p at M positions."""
 
     mean: Tensor
     """sum_v p_v head_v [M, H]."""
@@ -41,20 +42,20 @@ class Teacher(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Sums over counted positions; divide by their number."""
+    """Sums over M counted positions; divided by M they are means."""
 
     regression: Tensor
     """SmoothL1 between predicted and true features, mean over H, summed over M."""
     classification: Tensor
     """Cross-entropy of softmax(head(predicted)) against softmax(head(true)), in nats."""
     agreements: Tensor
-    """Positions where the teacher's token has the largest of the draft's logits; one of several
-    equal ones, which bfloat16 makes common, counts."""
+    """Positions where no logit of the draft is larger than that of the teacher's likeliest token.
+    Equal logits, which are common in bfloat16, count."""
 
 
 @torch.no_grad()
 def teach(target: Tensor, vocabulary: Vocabulary) -> Teacher:
-    """What the verifier would say after features target [M, H], among the vocabulary's tokens."""
+    """The teacher at features target [M, H], with the softmax over the vocabulary's tokens."""
     head = vocabulary.head
     mean = target.new_empty(target.shape, dtype=head.dtype)
     likeliest = torch.empty(len(target), dtype=torch.int64, device=target.device)
@@ -75,11 +76,11 @@ def teach(target: Tensor, vocabulary: Vocabulary) -> Teacher:
 
 @torch.no_grad()
 def likeliest_tokens(predicted: Tensor, head: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The most likely token after predicted [M, H], int64 [M], and the `count` most likely ones
-    in any order [M, count].
+    """The most likely token after features predicted [M, H], and the `count` most likely ones.
 
-    The first is argmax's, as the teacher's is: of equal logits, common in bfloat16, topk may
-    prefer another.
+    Returns:
+        int64 [M], chosen by argmax as the teacher's is (among equal logits, which are common in
+        bfloat16, topk may choose another); and int64 [M, count] in any order.
     """
     first, several = [], []
     for rows in predicted.split(SEARCHED_ROWS):
@@ -90,15 +91,15 @@ def likeliest_tokens(predicted: Tensor, head: Tensor, count: int) -> tuple[Tenso
 
 
 def eagle_loss(predicted: Tensor, target: Tensor, teacher: Teacher, vocabulary: Vocabulary) -> Sums:
-    """Both losses in blocks, without keeping logits.
+    """Both losses, computed in blocks of the logits.
 
     The head is frozen, so the gradient of the classification loss is known in the forward pass:
-    only that [M, H] tensor is kept for the backward pass, nothing of shape [M, S].
+    only this [M, H] tensor is kept for the backward pass, and nothing of shape [M, S].
 
     Args:
         predicted: [M, H], the draft's features at counted positions.
         target: [M, H], the verifier's features there, without noise.
-        teacher: what the verifier says there, `teach(target, vocabulary)`.
+        teacher: `teach(target, vocabulary)`.
     """
     wide = torch.promote_types(predicted.dtype, torch.float32)
     regression = functional.smooth_l1_loss(predicted.to(wide), target.to(wide), reduction="none")
@@ -107,7 +108,7 @@ def eagle_loss(predicted: Tensor, target: Tensor, teacher: Teacher, vocabulary: 
 
 
 def reference_loss(predicted: Tensor, target: Tensor, head: Tensor) -> Sums:
-    """The same, written plainly: what tests hold `eagle_loss` against."""
+    """The same written plainly, as the reference for tests of `eagle_loss`."""
     logits, teacher = predicted @ head.T, target @ head.T
     regression = functional.smooth_l1_loss(predicted, target, reduction="none").mean(-1).sum()
     classification = -(teacher.softmax(-1) * logits.log_softmax(-1)).sum()
@@ -151,7 +152,7 @@ class _SoftCrossEntropy(torch.autograd.Function):
 
 class _Softmax:
     """The softmax of R rows over head [S, H], block by block (Milakov and Gimelshein 2018, arXiv
-    1805.02867): sums so far are scaled down whenever a larger logit comes."""
+    1805.02867): the sums so far are scaled down whenever a larger logit appears."""
 
     def __init__(self, states: Tensor, head: Tensor):
         """Args: states: [R, H]."""
@@ -164,12 +165,12 @@ class _Softmax:
         """Sum of exp(logit - largest) * head row [R, H]."""
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """The first head row of each block and its logits [R, BLOCK], to be given to `add`."""
+        """The number of each block's first head row, and the logits [R, BLOCK], for `add`."""
         for first in range(0, len(self.head), BLOCK):
             yield first, (self.states @ self.head[first : first + BLOCK].T).to(self.wide)
 
     def add(self, first: int, logits: Tensor) -> None:
-        """Take in a block; its logits are used up."""
+        """Add a block to the sums; its logits are overwritten."""
         largest = torch.maximum(self.largest, logits.amax(-1, keepdim=True))
         scale = (self.largest - largest).exp_()
         weights = logits.sub_(largest).exp_()
@@ -184,5 +185,5 @@ class _Softmax:
 
 
 def _filled(rows: Tensor) -> Tensor:
-    """Rows of zeros behind [R, A], so that R is a multiple of ROUND."""
+    """[R, A] with rows of zeros appended, so that R is a multiple of ROUND."""
     return functional.pad(rows, (0, 0, 0, -len(rows) % ROUND))

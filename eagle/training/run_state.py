@@ -12,46 +12,46 @@ from eagle.draft.draft import Draft
 from eagle.errors import InputError
 from eagle.files import sha256_of_file
 
+# Two, because one may turn out to be damaged.
 KEPT_STATES = 2
-"""One may turn out to be damaged."""
-
-
-_STATE = "state-{:09d}"
+_NAME = "state-{:09d}"
 
 
 @dataclass
 class RunState:
-    """Everything a run needs to go on as if it had not stopped."""
+    """With weights and optimizer, all that a run needs to go on as if it had not stopped."""
 
     update: int = 0
-    """Updates done."""
+    """Number of updates done."""
     seconds: float = 0.0
     """Wall time of training so far."""
     best_validation_loss: float = float("inf")
     history: list[dict] = field(default_factory=list)
+    """A row for every update (eagle/training/history.py)."""
     validations: list[dict] = field(default_factory=list)
+    """A row for every validation (eagle/training/validation.py), with its update."""
 
     def save(self, folder: Path, draft: Draft, optimizer: torch.optim.Optimizer) -> None:
-        """Write state-<update>-<hash>.pt; the newest KEPT_STATES stay.
+        """Write state-<update>-<hash>.pt, and remove all but the newest KEPT_STATES.
 
-        The name carries the content's hash, so that file and hash appear in one rename.
+        The hash of the content is in the name, so that file and hash appear in one rename.
 
         Raises:
             InputError: the disk is full; the states written before stay.
         """
         content = {
-            "run": self.__dict__,
+            "run": vars(self),
             "draft": draft.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
-        partial = folder / f".{_STATE.format(self.update)}.partial"
+        partial = folder / f".{_NAME.format(self.update)}.partial"
         try:
             torch.save(content, partial)
             digest = sha256_of_file(partial)[:16]
-            os.replace(partial, folder / f"{_STATE.format(self.update)}-{digest}.pt")
+            os.replace(partial, folder / f"{_NAME.format(self.update)}-{digest}.pt")
         except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
             partial.unlink(missing_ok=True)
-            # float32 weights and two moments as large
+            # float32 weights and two moments of the same size
             needed = 3 * sum(tensor.nbytes for tensor in draft.state_dict().values())
             free = shutil.disk_usage(folder).free
             raise InputError(
@@ -60,19 +60,20 @@ class RunState:
                 f"({str(error).splitlines()[0]}). Make room and start the same command again: "
                 f"it goes on from {_newest_name(folder)}"
             ) from None
-        states = _states(folder)
-        damaged = [path for path in states if _update_of(path) > self.update]  # resumed before them
+        states = find_states(folder)
+        # states of later updates are damaged: the run went on from one before them
+        damaged = [path for path in states if _update_of(path) > self.update]
         for path in damaged + states[len(damaged) + KEPT_STATES :]:
             path.unlink()
 
     @classmethod
     def resume(cls, folder: Path, draft: Draft, optimizer: torch.optim.Optimizer) -> "RunState":
-        """The newest whole state, put into draft and optimizer; a fresh one when there is none.
+        """Load the newest intact state into draft and optimizer; without one, a fresh state.
 
-        A state whose bytes are not those that were written is passed over, and said; the next
-        `save` removes it.
+        A state whose bytes changed after it was written is skipped with a message; the next `save`
+        removes it.
         """
-        for path in _states(folder):
+        for path in find_states(folder):
             if sha256_of_file(path)[:16] != path.stem.split("-")[-1]:
                 print(
                     f"{path}: its bytes changed after it was written; the state before it is used",
@@ -87,8 +88,8 @@ class RunState:
         return cls()
 
 
-def _states(folder: Path) -> list[Path]:
-    """States in a run folder, the newest first."""
+def find_states(folder: Path) -> list[Path]:
+    """The states in a run folder, newest first."""
     return sorted(folder.glob("state-*.pt"), reverse=True)
 
 
@@ -97,4 +98,4 @@ def _update_of(state: Path) -> int:
 
 
 def _newest_name(folder: Path) -> str:
-    return next((path.name for path in _states(folder)), "the beginning")
+    return next((path.name for path in find_states(folder)), "the beginning")

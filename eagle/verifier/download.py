@@ -1,4 +1,4 @@
-"""A verifier in transformers layout, from an installed package, a local folder or the hub."""
+"""Get a verifier from an installed package, a local folder or the hub."""
 
 import functools
 import importlib.metadata
@@ -10,21 +10,25 @@ from pathlib import Path
 
 from eagle.errors import InputError
 from eagle.files import read_json, sha256_of_file, write_json
-from eagle.hub import MODEL_FILES, snapshot
+from eagle.hub import snapshot
+
+# Weights in a format that cannot run code, configuration and tokenizer; no code.
+MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*"]
 
 
 def fetch_verifier(source: str, revision: str | None, folder: Path) -> dict:
-    """Put a verifier in transformers layout into the existing empty `folder`, with a manifest.
+    """Put a verifier in transformers layout into `folder`, with a manifest.
 
     Args:
         source: package:NAME, path:FOLDER or hub:OWNER/NAME.
         revision: the package's version, or the hub commit; unused for a local folder.
+        folder: an existing, empty folder.
 
     Returns:
         The manifest: source, revision and the SHA-256 of every file, as written to manifest.json.
 
     Raises:
-        InputError: the source is absent, gated, unreachable, of another version or no model.
+        InputError: the source is absent, gated, unreachable, of another version, or not a model.
     """
     kind, _, name = source.partition(":")
     {"package": _from_package, "path": _from_path, "hub": _from_hub}[kind](name, revision, folder)
@@ -81,33 +85,38 @@ def _from_package(name: str, revision: str | None, folder: Path) -> None:
 def _dequantize_gguf(weights: Path, folder: Path) -> None:
     """Write a GGUF model as bfloat16 safetensors.
 
-    The 4-bit blocks become bfloat16 once, here, so that every later precision starts from the
-    same numbers and the bfloat16 runs use them exactly.
+    The 4-bit blocks are converted to bfloat16 once, here. So every later precision starts from the
+    same numbers, and runs in bfloat16 use exactly these.
     """
-    if not sys.stderr.isatty():  # transformers' own progress bar, as a line now and then
+    if not sys.stderr.isatty():  # fewer lines from transformers' own progress bar
         os.environ.setdefault("TQDM_MININTERVAL", "10")
     import gguf
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    # transformers reads the file for the config, the weights and the tokenizer anew each time
+    # without a cache, transformers reads the whole file three times: config, weights, tokenizer
     gguf.GGUFReader = functools.cache(gguf.GGUFReader)
-    where = {"pretrained_model_name_or_path": str(weights.parent), "gguf_file": weights.name}
-    quantized = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    location = {"pretrained_model_name_or_path": str(weights.parent), "gguf_file": weights.name}
+    quantized = AutoModelForCausalLM.from_pretrained(**location, dtype=torch.float32)
     config = quantized.config
     del config.quantization_config  # transformers refuses to save a model that still has one
     config.architectures = [type(quantized).__name__]
-    with torch.device("meta"):  # no weights are drawn that the next lines replace
+    with torch.device("meta"):  # without memory: the next lines set all weights
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.load_state_dict(quantized.bfloat16().state_dict(), assign=True)
     model.tie_weights()
     model.generation_config = quantized.generation_config
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**location).save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
 
 
 def _check_model_folder(folder: Path, source: str) -> None:
+    """Check that a folder has configuration, tokenizer and all its weight files.
+
+    Raises:
+        InputError: something is missing.
+    """
     names = {path.name for path in folder.iterdir()}
     needed = {
         "config.json": "config.json" in names,

@@ -1,15 +1,11 @@
-"""The large model whose features the draft learns and whose tokens decide."""
+"""The verifier: the large model whose features the draft learns, and which accepts its tokens."""
 
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, distributed, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    GenerationConfig,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from eagle.errors import InputError
@@ -21,8 +17,9 @@ transformers_logging.disable_progress_bar()
 class Verifier(nn.Module):
     """A causal language model without gradients.
 
-    H is its hidden size, V its vocabulary. The features are the hidden states AFTER the final
-    norm, to which the head applies directly (EAGLE-1, section 3.1; official `hidden_states[-1]`).
+    H is its hidden size, V the size of its vocabulary. The features are the hidden states AFTER the
+    final norm, the direct input of the head (EAGLE-1, section 3.1; `hidden_states[-1]` in the
+    official code).
     """
 
     def __init__(self, model: nn.Module, stop_token_ids: list[int]):
@@ -41,15 +38,17 @@ class Verifier(nn.Module):
         attn: str = "sdpa",
         sharded: bool = False,
     ) -> "Verifier":
-        """Load from a folder in transformers layout.
+        """Load a verifier from a folder in transformers layout.
 
         Args:
-            sharded: split every layer's weights over all processes (FSDP2); embedding and head,
-                which training uses by themselves, stay whole. Such a verifier runs only when all
-                processes run it.
+            attn: transformers' name of the attention backend.
+            sharded: split the weights of every layer over all processes (FSDP2). Embedding and head
+                stay whole, because training uses them alone. All processes must run a sharded
+                verifier together.
 
         Raises:
-            InputError: no such model, or one whose logits are more than features times head.
+            InputError: the folder has no model that can be loaded, the attention backend is not
+                installed, or the logits are not simply features times head.
         """
         try:
             model = AutoModelForCausalLM.from_pretrained(
@@ -67,15 +66,15 @@ class Verifier(nn.Module):
             if getattr(model.config, scaling, None) not in (None, 1, 1.0):
                 raise InputError(f"{folder}: uses {scaling}; the draft's logits would differ")
         stop = stop_token_ids(folder)
-        # plain decoding: a penalty or top-p that the model ships is no part of its distribution
+        # plain decoding: penalties and top-p of the model's own generation config are not used
         model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=stop[0])
-        if sharded:  # before it moves: no device needs room for all of it
+        if sharded:  # before the model moves, so that no device must hold all of it
             from torch.distributed.device_mesh import init_device_mesh
-            from torch.distributed.fsdp import fully_shard  # half a second to import
+            from torch.distributed.fsdp import fully_shard  # takes half a second
 
             mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
             for layer in model.base_model.layers:
-                # each layer is a root of its own, which would keep its whole weights once gathered
+                # every layer is an FSDP root, and a root keeps its gathered weights by default
                 fully_shard(layer, mesh=mesh, reshard_after_forward=True)
         verifier = cls(model.to(device), stop)
         verifier.sharded = sharded
@@ -83,28 +82,29 @@ class Verifier(nn.Module):
 
     @property
     def embedding(self) -> Tensor:
-        """Input embedding [V, H]."""
+        """The input embedding [V, H]."""
         return self.model.get_input_embeddings().weight
 
     @property
     def head(self) -> Tensor:
-        """Output head [V, H]: logits = features @ head.T."""
+        """The output head [V, H]: logits = features @ head.T."""
         return self.model.get_output_embeddings().weight
 
     @torch.no_grad()
     def features(self, token_ids: Tensor) -> Tensor:
-        """Features [B, T, H] of token ids [B, T]; the head is not run.
+        """Compute the features [B, T, H] of token ids [B, T], without the head.
 
-        Rows may be padded on the right: a causal model's earlier positions do not see the padding.
+        Rows may be padded on the right: in a causal model, padding does not change earlier
+        positions.
         """
         return self.model.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
 
 
 def context_of(folder: Path) -> int:
-    """Longest sequence the verifier was made for, in tokens.
+    """The longest sequence that the verifier supports, in tokens.
 
     Raises:
-        InputError: its configuration cannot be loaded.
+        InputError: the configuration in `folder` cannot be loaded.
     """
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)

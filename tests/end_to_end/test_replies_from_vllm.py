@@ -12,7 +12,6 @@ import httpx2
 import pytest
 import torch
 
-from eagle.config import Machine, Regenerate
 from eagle.errors import InputError
 from eagle.replies.completion_server import CompletionServer
 from eagle.replies.replies import Journal, TransformersBackend, regenerate
@@ -21,6 +20,7 @@ from eagle.template.template import load_template
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.tracking import Progress
 from eagle.verifier.verifier import Verifier
+from tests import tiny
 from tests.conftest import ROOT
 from tools.serve_check import engine_of
 
@@ -59,7 +59,7 @@ def vllm(python: str, log: Path):
             os.killpg(server.pid, signal.SIGKILL)
 
 
-@pytest.mark.proof
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_vllm_writes_what_the_verifier_writes_and_a_killed_one_loses_nothing(
     engine_python, tmp_path
@@ -69,15 +69,20 @@ def test_vllm_writes_what_the_verifier_writes_and_a_killed_one_loses_nothing(
     rows = read_conversations(ROOT / "resources/sharegpt/train.jsonl")[:6]
     tokenizer = load_tokenizer(VERIFIER)
     template = load_template(str(ROOT / "resources/chat_templates/smollm2.jinja"), tokenizer)
-    greedy = Regenerate(enabled=True, backend="openai", maximum_new_tokens=24, batch_size=6)
+    greedy = tiny.settings(
+        "regenerate", backend="openai", temperature=0.0, maximum_new_tokens=24, batch_size=6
+    )
 
     def write(name, backend, settings=greedy):
         with Journal(tmp_path, name) as journal, Progress(name, 1, "replies", 1e9) as progress:
             return regenerate(rows, backend, tokenizer, template, settings, journal, progress)
 
     def served(address, settings=greedy, requests=4):
-        machine = Machine(
-            completion_server=address, completion_requests=requests, completion_seconds=120
+        machine = tiny.settings(
+            "machine",
+            completion_server=address,
+            completion_requests=requests,
+            completion_seconds=120,
         )
         return CompletionServer(settings, machine, 8192)
 
@@ -90,14 +95,14 @@ def test_vllm_writes_what_the_verifier_writes_and_a_killed_one_loses_nothing(
         sampled = greedy.model_copy(update={"temperature": 0.8})
         draws = [write(name, served(address, sampled), sampled)[0] for name in ("a", "b")]
         one_by_one = served(address, requests=1)
-        asked = 0
+        answered = 0
 
         def dying(prompts, done, ask=one_by_one.replies):
-            nonlocal asked
+            nonlocal answered
             for answer in ask(prompts, done):
                 yield answer
-                asked += 1
-                if asked == 2:
+                answered += 1
+                if answered == 2:
                     server.kill()
 
         one_by_one.replies = dying

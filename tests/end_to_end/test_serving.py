@@ -18,7 +18,7 @@ from tools.serve_check import (
 )
 
 
-@pytest.mark.proof
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_embedding_and_feature_exchanged_in_the_engines_copy_are_seen(engine_python, tmp_path):
     engine = engine_of(Path(engine_python))

@@ -66,7 +66,10 @@ def executed(output: str) -> list[str]:
 
 @pytest.fixture(scope="session")
 def reproduced(tmp_path_factory) -> Path:
-    """The miniature after one `dvc repro`, shared by pytest-xdist's processes; tests copy it."""
+    """The miniature after one `dvc repro`, shared by pytest-xdist's processes; tests copy it.
+
+    Beside it, `repro.log` has what DVC printed and what each stage's processes imported.
+    """
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     folder, partial, home = (shared / name for name in ("project", ".project", "home"))
@@ -74,7 +77,9 @@ def reproduced(tmp_path_factory) -> Path:
         if not folder.exists():
             make_miniature(partial)
             first = Project(partial, functools.partial(run_command, home))
-            assert len(executed(first("dvc", "repro"))) == 9
+            output = first("dvc", "repro", PYTHONPROFILEIMPORTTIME="1")
+            assert len(executed(output)) == 9
+            (shared / "repro.log").write_text(output)
             first("git", "add", ".")
             first("git", "commit", "--quiet", "--message", "reproduced")
             partial.rename(folder)

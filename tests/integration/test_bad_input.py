@@ -1,18 +1,25 @@
-"""Bad input ends in one clear message, a non-zero exit and nothing half-written."""
+"""Bad input ends in one clear message, a non-zero exit and nothing half-written.
 
+What the user sees of it is tested in processes once for stages, once for the tutorial's command and
+once under torchrun. Which input has which message is tested in this process.
+"""
+
+import importlib
 import json
-import re
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
 from eagle.decoding.speculative import vanilla
+from eagle.errors import InputError
 from eagle.template.template import encode_prompt
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.verifier.verifier import Verifier
 from tests.conftest import ROOT
 from tests.integration.conftest import Project, executed
-from tests.integration.test_commands import page_flags, torchrun
+from tests.integration.test_commands import train_here, tutorial_flags
 from tests.tiny import MARKED, WORDS, make_conversations, make_verifier, write_json_lines
 
 
@@ -23,14 +30,32 @@ def only_message(output: str) -> str:
     return message
 
 
-def conversations_file(project: Project):
-    return project.folder / "resources/conversations/tiny.json"
+@pytest.fixture
+def stage(project: Project, monkeypatch) -> Callable[[str], None]:
+    """Runs a stage's script in this process, in the project."""
+    monkeypatch.chdir(project.folder)
+    return lambda name: importlib.import_module(f"scripts.{name}").main()
+
+
+def half_written(project: Project) -> list[Path]:
+    folders = [project.folder / name for name in ("resources", "results", "models")]
+    return [path for folder in folders for path in folder.glob(".*.partial")]
+
+
+def test_a_stage_prints_one_line_and_goes_on_once_its_input_is_mended(project: Project):
+    path = project.folder / "resources/conversations/tiny.json"
+    content = path.read_text()
+    path.unlink()
+    output = project("dvc", "repro", "prepare_sharegpt", code=1)
+    assert "resources/conversations: the folder holds no .json file" in only_message(output)
+    assert not half_written(project)
+    path.write_text(content)
+    assert executed(project("dvc", "repro", "tokenize_dataset")) == []
 
 
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        (None, "the folder holds no .json file"),
         ("", "tiny.json: the file is empty"),
         ("<html></html>", "tiny.json: not valid JSON at line 1, column 1"),
         (json.dumps(make_conversations(9))[:-40], "tiny.json: not valid JSON.*cut off"),
@@ -46,23 +71,15 @@ def conversations_file(project: Project):
         ),
     ],
 )  # fmt: skip
-def test_conversations_that_cannot_be_used(project: Project, content, expected):
-    path = conversations_file(project)
-    before = path.read_text()
-    if content is None:
-        path.unlink()
-    else:
-        path.write_text(content)
-    output = project("dvc", "repro", "prepare_sharegpt", code=1)
-    assert re.search(expected, only_message(output)), output
-    left = [path.name for path in (project.folder / "resources").iterdir()]
-    assert not any(name.endswith(".partial") for name in left)
-    path.write_text(before)  # DVC goes on once the input is right again
-    assert executed(project("dvc", "repro", "tokenize_dataset")) == []
+def test_conversations_that_cannot_be_used(project: Project, stage, content, expected):
+    (project.folder / "resources/conversations/tiny.json").write_text(content)
+    with pytest.raises(InputError, match=expected):
+        stage("prepare_sharegpt")
+    assert not half_written(project)
 
 
 @pytest.mark.parametrize(
-    ("section", "values", "stage", "expected"),
+    ("section", "values", "name", "expected"),
     [
         ("verifier", {"source": "path:docker"}, "download_model", "not a model in transformers"),
         ("verifier", {"source": "package:llm-absent", "revision": "1"}, "download_model",
@@ -79,16 +96,16 @@ def test_conversations_that_cannot_be_used(project: Project, content, expected):
         ("evaluate", {"bench": "resources/bench/absent.jsonl"}, "evaluate", "no such file"),
     ],
 )  # fmt: skip
-def test_parameters_that_cannot_be_used(project: Project, section, values, stage, expected):
+def test_parameters_that_cannot_be_used(project: Project, stage, section, values, name, expected):
     project.set("machine", processes=2)
     project.set(section, **values)
-    output = project("python", "-m", f"scripts.{stage}", code=1)
-    assert expected in only_message(output)
-    for folder in ("resources", "results", "models"):
-        assert not list((project.folder / folder).glob(".*.partial"))
+    with pytest.raises(InputError) as error:
+        stage(name)
+    assert expected in str(error.value)
+    assert not half_written(project)
 
 
-def test_a_verifier_that_ends_every_reply_at_once(project: Project):
+def test_a_verifier_that_ends_every_reply_at_once(project: Project, stage):
     folder = project.folder / "resources/verifier"
     verifier = Verifier.load(folder, torch.float32, torch.device("cpu"))
     tokenizer = load_tokenizer(folder)
@@ -103,29 +120,27 @@ def test_a_verifier_that_ends_every_reply_at_once(project: Project):
     content = json.loads(settings.read_text()) | {"eos_token_id": firsts}
     settings.unlink()  # DVC's outputs cannot be written to
     settings.write_text(json.dumps(content))
-    output = project("python", "-m", "scripts.evaluate", code=1)
     expected = "tiny.jsonl: the verifier ended every reply to the first 2 prompts with its first "
-    assert expected in only_message(output)
+    with pytest.raises(InputError, match=expected):
+        stage("evaluate")
 
 
 def test_a_failing_worker_shows_its_own_message_and_leaves_the_draft_alone(project: Project):
-    wrong = ROOT / "resources/eagle_config.json"
-    project.set("train", eagle_config_path=str(wrong))
+    weights = project.folder / "models/draft/best/model.safetensors"
+    before = weights.read_bytes()
+    project.set("train", eagle_config_path=str(ROOT / "resources/eagle_config.json"))
     project.set("machine", processes=2)
-    output = project("dvc", "repro", "train", code=1)
+    output = project("python", "-m", "scripts.train", code=1)
     assert "error: " in output
     assert "hidden_size is 4096, the verifier's is 32" in output
     assert "training ended with exit code" in output
     assert not (project.folder / "runs/finished").exists()
-    project.set("train", eagle_config_path=None)
-    assert executed(project("dvc", "repro")) == []
-    assert (project.folder / "models/draft/best/model.safetensors").is_file()
+    assert weights.read_bytes() == before
 
 
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["--dataset-path", "absent.jsonl"], "absent.jsonl: there is no such file"),
         (["--verifier-model-path", "docker"], "docker: .*cannot be loaded"),
         (["--save", "0"], "--save = '0'.*greater than or equal to 1"),
         (["--cpdir", "/proc/nowhere"], "--cpdir: /proc/nowhere.* cannot be written"),
@@ -134,27 +149,34 @@ def test_a_failing_worker_shows_its_own_message_and_leaves_the_draft_alone(proje
         (["--learning-rate", "1e30"], "update .*: the loss is .*; the draft is lost"),
     ],
 )
-def test_flags_that_cannot_be_used(run, marked_verifier, messages_file, tmp_path, more, expected):
-    flags = page_flags(marked_verifier, messages_file, tmp_path / "cp", *more)
+def test_flags_that_cannot_be_used(marked_verifier, messages_file, tmp_path, more, expected):
+    with pytest.raises(InputError, match=expected):
+        train_here(tmp_path, tutorial_flags(marked_verifier, messages_file, tmp_path / "cp", *more))
+
+
+def test_the_tutorials_command_prints_one_line(run, marked_verifier, tmp_path):
+    flags = tutorial_flags(marked_verifier, "absent.jsonl", tmp_path / "cp")
     finished = run("python", *flags, code=1)
-    assert re.search(expected, only_message(finished.stderr)), finished.stderr
+    assert finished.returncode == 1
+    assert "absent.jsonl: there is no such file" in only_message(finished.stderr)
+    assert finished.stdout == ""
 
 
 def test_data_of_another_tokenizer_or_template_or_without_one_is_refused(
-    run, project: Project, tiny_verifier, marked_verifier, messages_file, tmp_path
+    reproduced, tiny_verifier, marked_verifier, messages_file, tmp_path
 ):
     other = make_verifier(tmp_path / "other")
     tokenizer = json.loads((other / "tokenizer.json").read_text())
     tokenizer["added_tokens"][0]["lstrip"] = True
     (other / "tokenizer.json").write_text(json.dumps(tokenizer))
-    tokens = project.folder / "resources/tokens"
-    finished = run("python", *page_flags(other, tokens, tmp_path / "cp"), code=1)
-    assert "was made with another tokenizer" in only_message(finished.stderr)
-    finished = run("python", *page_flags(marked_verifier, tokens, tmp_path / "cp"), code=1)
-    assert "was made with another chat template" in only_message(finished.stderr)
     bare = make_verifier(tmp_path / "bare", template=None)
-    finished = run(*torchrun(), *page_flags(bare, messages_file, tmp_path / "cp"), code=1)
-    assert "error: the verifier has no chat template of its own" in finished.stderr
+    tokens = reproduced / "resources/tokens"
     empty = write_json_lines(tmp_path / "empty.jsonl", [{"id": 0, "messages": []}])
-    finished = run("python", *page_flags(tiny_verifier, empty, tmp_path / "cp"), code=1)
-    assert "empty.jsonl, conversation 1" in only_message(finished.stderr)
+    for verifier, data, expected in (
+        (other, tokens, "was made with another tokenizer"),
+        (marked_verifier, tokens, "was made with another chat template"),
+        (bare, messages_file, "the verifier has no chat template of its own"),
+        (tiny_verifier, empty, "empty.jsonl, conversation 1"),
+    ):
+        with pytest.raises(InputError, match=expected):
+            train_here(tmp_path, tutorial_flags(verifier, data, tmp_path / "cp"))

@@ -1,13 +1,18 @@
-"""The page's two commands, verbatim with small values, and torchrun's behaviour under them."""
+"""The upstream tutorial's two commands, with small values."""
 
 import csv
 import json
+import os
 import socket
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import ROOT
+from eagle.config import TrainConfig, parse_command
+from eagle.train import train
+from tests.conftest import ROOT, run_command
 from tests.tiny import make_conversations
 
 FLOAT32 = [
@@ -16,12 +21,12 @@ FLOAT32 = [
 ]  # fmt: skip
 
 
-def page_flags(verifier, data, cpdir, *more: str) -> list[str]:
-    """All 26 flags of the page, small values; later ones win."""
+def tutorial_flags(verifier, data, cpdir, *more: str) -> list[str]:
+    """All 26 flags of the tutorial, with small values; `more` come last and win."""
     config = cpdir.parent / "eagle_config.json"
-    page = json.loads((ROOT / "resources/eagle_config.json").read_text())
+    shipped = json.loads((ROOT / "resources/eagle_config.json").read_text())
     heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
-    config.write_text(json.dumps(page | heads | {"hidden_size": 32, "intermediate_size": 48}))
+    config.write_text(json.dumps(shipped | heads | {"hidden_size": 32, "intermediate_size": 48}))
     return [
         "eagle/train.py",
         "--micro-batch-size", "4", "--gradient-accumulation-steps", "2",
@@ -58,33 +63,74 @@ def torchrun(processes: int = 1, agents: int = 1) -> list[str]:
     return launcher
 
 
+def train_here(home: Path, command: list[str]) -> Path | None:
+    """Run the training command in this process, with a home of its own and no tracker."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if "CLEARML" in name]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(home))
+        patch.setenv("EAGLE_CACHE", str(home / "cache"))
+        return train(parse_command(TrainConfig, command[1:], command[0]))
+
+
 def history(folder) -> list[dict]:
     return list(csv.DictReader((folder / "history.csv").open()))
 
 
-def test_the_pages_training_command(run, marked_verifier, messages_file, tmp_path):
-    flags = page_flags(marked_verifier, messages_file, tmp_path / "cp")
+@pytest.fixture(scope="module")
+def trained(marked_verifier, messages_file, tmp_path_factory) -> SimpleNamespace:
+    """One run of the training command under torchrun, with ClearML offline."""
+    home = tmp_path_factory.mktemp("trained")
+    flags = tutorial_flags(marked_verifier, messages_file, home / "cp")
     assert sum(flag.startswith("--") for flag in flags) == 26
-    finished = run(*torchrun(), *flags)
-    (folder,) = (tmp_path / "cp").iterdir()
+    finished = run_command(
+        home, *torchrun(), *flags,
+        CLEARML_OFFLINE_MODE="1", CLEARML_CACHE_DIR=str(home / "clearml"),
+    )  # fmt: skip
+    (folder,) = (home / "cp").iterdir()
+    return SimpleNamespace(home=home, folder=folder, stderr=finished.stderr)
+
+
+def test_the_training_command(trained, marked_verifier):
     for name in ("best", "last"):
-        config = json.loads((folder / name / "config.json").read_text())
+        config = json.loads((trained.folder / name / "config.json").read_text())
         verifier = json.loads((marked_verifier / "config.json").read_text())
         for key in ("vocab_size", "max_position_embeddings", "rope_parameters"):
             assert config[key] == verifier[key]
-        weights = load_file(folder / name / "model.safetensors")
+        weights = load_file(trained.folder / name / "model.safetensors")
         assert not any(key.startswith("module.") for key in weights)
         assert str(weights["fc.weight"].dtype) == "torch.float32"
-    rows = history(folder)
+    rows = history(trained.folder)
     # 40 conversations, 5% held out: 38 in updates of 8, two epochs; all of it in the schedule
     assert [int(row["update"]) for row in rows] == list(range(10))
     assert float(rows[-1]["learning_rate"]) == pytest.approx(
         2e-4 * (131072 - 9) / (131072 - 2), rel=1e-3
     )
-    assert "0% of the schedule used" in finished.stderr
+    assert "0% of the schedule used" in trained.stderr
 
 
-def test_the_pages_data_command_with_a_local_file(run, tmp_path):
+def test_clearml_offline_holds_what_was_reported(trained):
+    offline = trained.home / "clearml/offline"
+    (session,) = [path for path in offline.iterdir() if path.is_dir()]
+    events = [
+        event
+        for line in (session / "metrics.jsonl").read_text().splitlines()
+        for event in json.loads(line)
+        if event.get("type") == "training_stats_scalar"
+    ]
+    reported = {(event["metric"], event["variant"]): event["value"] for event in events}
+    wanted = ["loss", "regression", "classification", "top1", "learning_rate", "gradient_norm",
+              "masked_tokens_per_second"]  # fmt: skip
+    assert {("train", name) for name in wanted} <= reported.keys()
+    assert {("validation", "loss"), ("validation", "top1")} <= reported.keys()
+    last = history(trained.folder)[-1]
+    for name in ("loss", "regression", "top1", "gradient_norm"):
+        assert reported["train", name] == pytest.approx(float(last[name]), rel=1e-4)
+    task = json.loads((session / "task.json").read_text())
+    assert task["name"] == "1gpus-8microbs-2accum-16globalbs"
+
+
+def test_the_data_command_with_a_local_file(run, tmp_path):
     source = tmp_path / "sharegpt.json"
     nothing_said = {"id": "silent", "conversations": []}
     source.write_text(json.dumps([*make_conversations(20), nothing_said]))
@@ -104,30 +150,3 @@ def test_the_pages_data_command_with_a_local_file(run, tmp_path):
         assert json.loads(rejected) == {
             "file": "sharegpt.json", "row": 20, "reason": "no user turn with a reply"
         }  # fmt: skip
-    first = output.read_bytes()
-    run("python3", "eagle/prepare_sharegpt_dataset.py", "--n", "5", "--output", output,
-        "--source", source)  # fmt: skip
-    assert output.read_bytes() == first
-
-
-def test_clearml_offline_holds_what_was_reported(run, marked_verifier, messages_file, tmp_path):
-    flags = page_flags(marked_verifier, messages_file, tmp_path / "cp", "--epochs", "1")
-    run(*torchrun(), *flags, CLEARML_OFFLINE_MODE="1", CLEARML_CACHE_DIR=str(tmp_path / "clearml"))
-    (session,) = [p for p in (tmp_path / "clearml/offline").iterdir() if p.is_dir()]
-    events = [
-        event
-        for line in (session / "metrics.jsonl").read_text().splitlines()
-        for event in json.loads(line)
-        if event.get("type") == "training_stats_scalar"
-    ]
-    reported = {(event["metric"], event["variant"]): event["value"] for event in events}
-    wanted = ["loss", "regression", "classification", "top1", "learning_rate", "gradient_norm",
-              "masked_tokens_per_second"]  # fmt: skip
-    assert {("train", name) for name in wanted} <= reported.keys()
-    assert {("validation", "loss"), ("validation", "top1")} <= reported.keys()
-    (folder,) = (tmp_path / "cp").iterdir()
-    last = history(folder)[-1]
-    for name in ("loss", "regression", "top1", "gradient_norm"):
-        assert reported["train", name] == pytest.approx(float(last[name]), rel=1e-4)
-    task = json.loads((session / "task.json").read_text())
-    assert task["name"] == "1gpus-8microbs-2accum-16globalbs"

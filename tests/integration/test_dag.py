@@ -3,10 +3,13 @@
 import csv
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
+import networkx
 import pytest
 import yaml
+from dvc.repo import Repo
 
 from tests.integration.conftest import Project, executed
 
@@ -53,12 +56,14 @@ def test_only_what_a_parameter_touches_reruns(project: Project):
     assert "forecast before it was measured" in (project.folder / "results/report.md").read_text()
     project.set("machine", progress_seconds=1, save_updates=3, processes=2)
     project.edit("eagle/config.py", '"""Passes over the training', '"""Rounds over the training')
-    project.edit("eagle/config.py", "epochs: int = Field(4", "epochs: int = Field(5")
+    project.edit("eagle/config.py", "epochs=4", "epochs=5")
     (project.folder / "README.md").write_text("changed")
     assert executed(project("dvc", "repro")) == []
+    project.set("verifier", license="mit")  # stands in the model cards only
+    assert executed(project("dvc", "repro")) == ["export_checkpoint"]
 
 
-@pytest.mark.proof
+@pytest.mark.long
 def test_a_temperature_is_measured_with_sampled_chains(project: Project):
     project.set("evaluate", temperature=1.0, top_k=20)
     assert executed(project("dvc", "repro")) == ["evaluate", "write_report"]
@@ -68,19 +73,96 @@ def test_a_temperature_is_measured_with_sampled_chains(project: Project):
     assert "at temperature 1" in (project.folder / "results/report.md").read_text()
 
 
-def test_changed_code_reruns_what_imports_it(project: Project):
-    project.edit("eagle/report/report.py", "nats a position", "nats for a position")
-    assert executed(project("dvc", "repro")) == ["write_report"]
+@pytest.mark.parametrize(
+    ("patterns", "stages"),
+    [
+        (["eagle/report/*.py", "resources/pages/*report*"], {"export_checkpoint", "write_report"}),
+        (["eagle/export/*.py"], {"export_checkpoint"}),
+        (["eagle/training/*.py"], {"train", "evaluate"}),
+        (["eagle/decoding/*.py", "eagle/evaluation/*.py"], {"evaluate"}),
+        (
+            ["eagle/sharegpt/*.py"],
+            {"prepare_sharegpt", "regenerate_replies", "validate_template", "tokenize_dataset"},
+        ),
+        (["eagle/replies/*.py"], {"regenerate_replies"}),
+        (["eagle/config.py", "eagle/tracking.py", "eagle/__init__.py", "README.md"], set()),
+    ],
+)
+def test_changed_code_reruns_the_stages_that_run_it(project: Project, patterns, stages):
+    """And behind them only those whose inputs come out differently."""
+    for pattern in patterns:
+        for path in project.folder.glob(pattern):
+            change(path)
+    compiled = project.folder / "eagle/report/__pycache__"
+    compiled.mkdir(exist_ok=True)
+    (compiled / "story.pyc").write_bytes(b"compiled")
+    assert changed(project.folder) == stages
 
 
-def test_snakemake_after_dvc_runs_no_stage_and_then_has_nothing_to_do(project: Project):
-    assert executed(project("snakemake", "--cores", "4")) == []
-    assert "Nothing to be done" in project("snakemake", "--cores", "4")
-    project.set("evaluate", seed=1)
+def change(path: Path) -> None:
+    path.write_text(path.read_text() + "\n")
+
+
+def changed(folder: Path) -> set[str]:
+    """Stages whose code, parameters or inputs are not those that dvc.lock records."""
+    with Repo(str(folder)) as repo:
+        return {address.rpartition(":")[2] for address in repo.status()}
+
+
+def planned_by_dvc(folder: Path) -> set[str]:
+    """The changed stages and all that come after them."""
+    with Repo(str(folder)) as repo:
+        graph = repo.index.graph  # from a stage to those it depends on
+        after = {
+            later.name
+            for stage in graph
+            if stage.name in changed(folder)
+            for later in networkx.ancestors(graph, stage)
+        }
+    return changed(folder) | after
+
+
+def planned_by_snakemake(output: str) -> set[str]:
+    """The rules in Snakemake's table of jobs."""
+    words = [line.split() for line in output.splitlines()]
+    return {line[0] for line in words if len(line) == 2 and line[1].isdigit()} & set(STAGES)
+
+
+def test_dvc_and_snakemake_plan_and_run_the_same(project: Project):
+    loss = project.folder / "eagle/training/loss.py"
+    before = loss.read_text()
+    change(loss)
+    plan = planned_by_dvc(project.folder)
+    assert plan == {"train", "export_checkpoint", "evaluate", "write_report"}
+    assert planned_by_snakemake(project("snakemake", "-n")) == plan
+    loss.write_text(before)  # newer, but the same
+    change(project.folder / "eagle/evaluation/metrics.py")
+    plan = planned_by_dvc(project.folder)
     output = project("snakemake", "--cores", "4")
-    assert executed(output) == ["evaluate", "write_report"]
+    assert planned_by_snakemake(output) == plan == set(executed(output))
+    assert plan == {"evaluate", "write_report"}
+    assert changed(project.folder) == set()
     assert "Nothing to be done" in project("snakemake", "--cores", "4")
-    assert executed(project("dvc", "repro")) == []
+
+
+def test_a_stage_imports_nothing_that_is_not_its_dependency(reproduced: Path):
+    """What the processes of each stage loaded, those that torchrun started included."""
+    output = (reproduced.parent / "repro.log").read_text()
+    lines = [line for line in output.splitlines() if line.startswith("import time:")]
+    modules = [line.rpartition("|")[2].strip() for line in lines]
+    # every stage begins as `python -m scripts.NAME`, which imports the package first
+    starts = [i for i, module in enumerate(modules) if module == "scripts"] + [len(modules)]
+    described = yaml.safe_load((reproduced / "dvc.yaml").read_text())["stages"]
+    names = executed(output)
+    for name, (start, end) in zip(names, pairwise(starts), strict=True):
+        own = {module for module in modules[start:end] if module.startswith("eagle.")}
+        files = {Path(*module.split(".")).with_suffix(".py") for module in own}
+        files = {path for path in files if (reproduced / path).is_file()}  # not packages
+        deps = described[name]["deps"]
+        stray = {path for path in files if not any(path.is_relative_to(dep) for dep in deps)}
+        assert stray <= {Path("eagle/config.py"), Path("eagle/tracking.py")}, name
+        if name == "train":
+            assert Path("eagle/training/loss.py") in files  # the workers' imports were seen
 
 
 def test_snakemake_alone_runs_the_chain_up_to_its_target(project: Project):
@@ -141,7 +223,7 @@ def test_experiments_stand_side_by_side(project: Project):
 
 
 def test_an_experiment_in_a_copy_runs_the_copys_code(project: Project):
-    project.edit("eagle/report/report.py", "nats a position", "CHANGED UNIT")
+    project.edit("eagle/report/charts.py", "nats a position", "CHANGED UNIT")
     project("dvc", "exp", "run", "--temp", "-n", "copy", "-S", "evaluate.seed=3")
     project("dvc", "exp", "apply", "copy")
     assert "CHANGED UNIT" in (project.folder / "results/plots/loss.svg").read_text()

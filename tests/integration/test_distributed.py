@@ -8,16 +8,24 @@ from pathlib import Path
 
 import pytest
 
+from eagle.errors import InputError
 from tests.conftest import ROOT
-from tests.integration.test_commands import FLOAT32, history, own_shape, page_flags, torchrun
+from tests.integration.test_commands import (
+    FLOAT32,
+    history,
+    own_shape,
+    torchrun,
+    train_here,
+    tutorial_flags,
+)
 
 UPDATES = 10
 
 
 def flags_of(verifier: Path, data: Path, folder: Path, name: str, processes: int, *more: str):
-    """The page's command with 8 conversations an update, whatever the processes, and a draft of
+    """The tutorial's command with 8 conversations an update, whatever the processes, and a draft of
     the verifier's own shape."""
-    return page_flags(
+    return tutorial_flags(
         verifier, data, folder / "cp", *FLOAT32,
         "--micro-batch-size", str(4 // processes), "--gradient-accumulation-steps", "2",
         "--learning-rate", "2e-3", "--num-warmup-steps", str(2 * processes),
@@ -41,9 +49,13 @@ def train(marked_verifier, messages_file, tmp_path_factory):
     environment = os.environ | {"PATH": path, "EAGLE_CACHE": str(folder / "cache")}
 
     def _train(name: str, processes: int, *more: str, agents: int = 1) -> list[tuple[float, float]]:
-        """`agents` torchrun agents, which meet at an endpoint when there are several."""
-        launcher = torchrun(processes, agents)
+        """One process is this one. `agents` torchrun agents start several, and meet at an endpoint
+        when they are several themselves."""
         flags = flags_of(marked_verifier, messages_file, folder, name, processes, *more)
+        if processes == 1:
+            train_here(folder, flags)
+            return curve(folder / name)
+        launcher = torchrun(processes, agents)
         started = [
             subprocess.Popen(
                 [*launcher, *flags], cwd=ROOT, env=environment, text=True,
@@ -85,7 +97,7 @@ def assert_same(one: list[tuple[float, float]], other: list[tuple[float, float]]
         assert other_rate == pytest.approx(rate, abs=0.02)
 
 
-@pytest.mark.proof
+@pytest.mark.long
 def test_four_processes_have_the_curve_of_one(train, kept):
     assert_same(kept, train("four", 4, *CACHE))
 
@@ -94,7 +106,7 @@ def test_a_replayed_buffer_is_the_same_on_two_processes(train, replayed):
     assert_same(replayed, train("replayed-by-two", 2, *REPLAY))
 
 
-@pytest.mark.proof
+@pytest.mark.long
 def test_a_sharded_verifier_is_the_whole_one(train, kept):
     assert_same(kept, train("sharded", 2, *CACHE, "--verifier-sharding", "fsdp2"))
 
@@ -108,7 +120,7 @@ def test_two_agents_meet_at_a_rendezvous_endpoint(train, kept):
     assert_same(kept, train("two-machines", 2, *CACHE, agents=2))
 
 
-def test_sharding_over_one_process_is_refused(run, marked_verifier, messages_file, tmp_path):
-    flags = page_flags(marked_verifier, messages_file, tmp_path / "cp")
-    finished = run("python", *flags, "--verifier-sharding", "fsdp2", code=1)
-    assert "there is one process to shard over" in finished.stderr
+def test_sharding_over_one_process_is_refused(marked_verifier, messages_file, tmp_path):
+    flags = tutorial_flags(marked_verifier, messages_file, tmp_path / "cp")
+    with pytest.raises(InputError, match="there is one process to shard over"):
+        train_here(tmp_path, [*flags, "--verifier-sharding", "fsdp2"])

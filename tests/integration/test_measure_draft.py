@@ -1,15 +1,31 @@
 """A published draft is measured with the same tool as one's own, beside it."""
 
 import json
+import sys
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.conftest import Project, executed
-from tests.integration.test_bad_input import only_message
+from eagle.errors import InputError
+from tests.integration.conftest import Project
+from tests.integration.test_dag import changed
+from tools.measure_draft import main
 
 
-def test_a_published_draft_is_measured_beside_ones_own(project: Project):
+@pytest.fixture
+def measure_draft(project: Project, monkeypatch):
+    """Run the tool in this process, in the project."""
+    monkeypatch.chdir(project.folder)
+
+    def run(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["measure_draft", *arguments])
+        main()
+
+    return run
+
+
+def test_a_published_draft_is_measured_beside_ones_own(project: Project, measure_draft, capsys):
     own = project.folder / "models/export/official"
     published = project.folder / "published"
     published.mkdir()
@@ -19,20 +35,19 @@ def test_a_published_draft_is_measured_beside_ones_own(project: Project):
     del config["bias"]  # as SafeAILab/EAGLE publishes them
     (published / "config.json").write_text(json.dumps(config))
 
-    command = ("python", "-m", "tools.measure_draft", "path:published")
-    refused = project(*command, code=1)
-    assert "a pickle, allow it with --allow-pickle" in only_message(refused)
+    with pytest.raises(InputError, match="a pickle, allow it with --allow-pickle"):
+        measure_draft("path:published")
     assert not (project.folder / "models/imported/published").exists()
 
-    output = project(*command, "--allow-pickle")
-    assert "your own draft" in output
+    measure_draft("path:published", "--allow-pickle")
+    assert "your own draft" in capsys.readouterr().out
     metrics = json.loads((project.folder / "results/imported/published/metrics.json").read_text())
     ours = json.loads((project.folder / "results/evaluate/metrics.json").read_text())
     for name in ("tau", "alpha_0", "top1_agreement", "lossless"):  # the same weights
         assert metrics[name] == ours[name]
-    assert executed(project("dvc", "repro")) == []
+    assert changed(project.folder) == set()
 
 
-def test_a_hub_draft_must_be_pinned(project: Project):
-    output = project("python", "-m", "tools.measure_draft", "hub:org/draft", code=1)
-    assert "needs --revision, the 40-character commit" in only_message(output)
+def test_a_hub_draft_must_be_pinned(measure_draft):
+    with pytest.raises(InputError, match="needs --revision, the 40-character commit"):
+        measure_draft("hub:org/draft")

@@ -2,17 +2,19 @@
 
 import json
 
+from scripts import write_report
 from tests.integration.conftest import Project
 
 
-def test_the_papers_row_stands_in_both_reports(project: Project):
+def test_the_papers_row_stands_in_both_reports(project: Project, monkeypatch):
     assert "paper" not in (project.folder / "results/report.md").read_text()
     project.set("verifier", source="hub:meta-llama/Llama-2-7b-chat-hf", revision="0" * 40)
     path = project.folder / "results/evaluate/provenance.json"
     source = json.loads(path.read_text())
     source["parameters"]["bench"] = "mt_bench"
     path.write_text(json.dumps(source))
-    project("python", "-m", "scripts.write_report")
+    monkeypatch.chdir(project.folder)
+    write_report.main()
     details = json.loads((project.folder / "results/evaluate/details.json").read_text())
     markdown = (project.folder / "results/report.md").read_text()
     assert "The paper's row for LLaMA2-Chat 7B" in markdown

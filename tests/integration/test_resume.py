@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.integration.test_commands import FLOAT32, own_shape, page_flags, torchrun
+from tests.integration.test_commands import FLOAT32, own_shape, torchrun, train_here, tutorial_flags
 
 UPDATES = 200
 
 
 @pytest.fixture(scope="module")
 def flags(marked_verifier, messages_file):
-    """The page's command with a state after every update, so that most of a run is saving."""
+    """The tutorial's command with a state after every update, so that most of a run is saving."""
 
     def make(cpdir: Path, *more: str) -> list[str]:
-        return page_flags(
+        return tutorial_flags(
             marked_verifier, messages_file, cpdir, *FLOAT32, "--epochs", "40", "--save", "1",
             "--learning-rate", "1e-3", "--num-training-steps", str(UPDATES), *more,
         )  # fmt: skip
@@ -37,10 +37,9 @@ def uninterrupted(flags, tmp_path_factory):
 
     @functools.cache
     def train(*more: str) -> bytes:
-        cpdir = tmp_path_factory.mktemp("whole") / "cp"
-        command = [sys.executable, *flags(cpdir, *more)]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-        return weights_in(cpdir)
+        home = tmp_path_factory.mktemp("whole")
+        train_here(home, flags(home / "cp", *more))
+        return weights_in(home / "cp")
 
     return train
 
@@ -56,11 +55,28 @@ def newest(cpdir: Path) -> int:
     return max(map(int, states), default=0)
 
 
+def start(command: list[str]) -> subprocess.Popen:
+    """Start training in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def finish(command: list[str]) -> str:
+    """Train to the end in a process of its own, as after an interruption; returns its messages.
+
+    In this process other code is loaded, and the hash of the code is part of the run's name.
+    """
+    process = start(command)
+    printed = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, printed
+    return printed
+
+
 def start_until(update: int, command: list[str], cpdir: Path) -> subprocess.Popen:
     """Start training and come back when its newest state is that of `update` or later."""
-    process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    process = start(command)
     until = time.monotonic() + 120
     while newest(cpdir) < update and process.poll() is None:
         assert time.monotonic() < until
@@ -70,7 +86,7 @@ def start_until(update: int, command: list[str], cpdir: Path) -> subprocess.Pope
 
 @pytest.mark.parametrize(
     ("kills", "features"),
-    [(3, "replay")] + [pytest.param(20, f, marks=pytest.mark.proof) for f in ("replay", "cache")],
+    [(3, "replay")] + [pytest.param(20, f, marks=pytest.mark.long) for f in ("replay", "cache")],
 )
 def test_sigkill_at_any_moment_changes_no_weight(
     flags, uninterrupted, marked_verifier, tmp_path, monkeypatch, kills, features
@@ -78,12 +94,12 @@ def test_sigkill_at_any_moment_changes_no_weight(
     """Killed at random moments and started again each time; before the last start a byte of the
     newest state is flipped, which costs that one state."""
     monkeypatch.setenv("EAGLE_CACHE", str(tmp_path / "cache"))
-    more = []  # the page's command replays
+    more = []  # the tutorial's command replays
     if features == "cache":  # with all that the default's training has
         more += ["--features", "cache", "--initialization", "last_layer", "--rollout-steps", "1"]
         more += ["--eagle-config-path", own_shape(marked_verifier, tmp_path)]
     cpdir = tmp_path / "cp"
-    command = [sys.executable, *flags(cpdir, *more)]
+    command = flags(cpdir, *more)
     generator = random.Random(kills)
     for update in sorted(generator.sample(range(1, UPDATES - 10), kills)):
         process = start_until(update, command, cpdir)
@@ -96,55 +112,54 @@ def test_sigkill_at_any_moment_changes_no_weight(
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     whole = newest(cpdir) - 1
-    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert f"{path}: its bytes changed" in finished.stderr
-    assert f"resumed at update {whole}" in finished.stderr
+    printed = finish(command)
+    assert f"{path}: its bytes changed" in printed
+    assert f"resumed at update {whole}" in printed
     assert weights_in(cpdir) == uninterrupted(*more)
 
 
 def test_sigterm_saves_within_a_step_and_ends_with_143(flags, uninterrupted, tmp_path):
     cpdir = tmp_path / "cp"
-    command = [sys.executable, *flags(cpdir, "--save", "1000")]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    command = flags(cpdir, "--save", "1000")
+    process = start(command)
     for line in process.stderr:
         if line.startswith("train: "):
             break
     time.sleep(0.5)
     process.terminate()
-    said = process.stderr.read()
+    printed = process.stderr.read()
     assert process.wait() == 143
-    stopped = int(re.search(r"ended by SIGTERM after update (\d+)", said)[1])
+    stopped = int(re.search(r"ended by SIGTERM after update (\d+)", printed)[1])
     assert 0 < stopped < UPDATES
     assert newest(cpdir) == stopped
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert f"resumed at update {stopped}" in again.stderr
+    assert f"resumed at update {stopped}" in finish(command)
     assert weights_in(cpdir) == uninterrupted()
 
 
 def test_sigterm_in_a_validation_leaves_it_for_the_next_start(flags, uninterrupted, tmp_path):
     """The validation is given up at once; started again, the run begins with it."""
     cpdir = tmp_path / "cp"
-    command = [sys.executable, *flags(cpdir, "--validation-updates", "1")]
-    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    command = flags(cpdir, "--validation-updates", "1")
+    process = start(command)
     while newest(cpdir) < 3:
         time.sleep(0.001)
     process.terminate()
-    said = process.communicate(timeout=60)[1]
+    printed = process.communicate(timeout=60)[1]
     assert process.returncode == 143
-    assert newest(cpdir) == int(re.search(r"ended by SIGTERM after update (\d+)", said)[1])
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    assert newest(cpdir) == int(re.search(r"ended by SIGTERM after update (\d+)", printed)[1])
+    finish(command)
     validations = (next(cpdir.iterdir()) / "validations.csv").read_text().splitlines()[1:]
     assert [int(row.split(",")[0]) for row in validations] == list(range(1, UPDATES + 1))
     assert weights_in(cpdir) == uninterrupted()
 
 
-@pytest.mark.proof
+@pytest.mark.long
 @pytest.mark.parametrize("agents", [1, 2])
 def test_the_agent_restarts_a_killed_worker_from_the_newest_state(flags, tmp_path, agents):
     """Two workers of one agent, or of one each that meet at an endpoint; one worker is killed."""
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
-    def start(cpdir: Path) -> list[subprocess.Popen]:
+    def start_all(cpdir: Path) -> list[subprocess.Popen]:
         two = flags(cpdir, "--micro-batch-size", "2", "--num-training-steps", str(2 * UPDATES))
         command = [*torchrun(2, agents), "--max-restarts", "1", *two]
         return [
@@ -157,9 +172,9 @@ def test_the_agent_restarts_a_killed_worker_from_the_newest_state(flags, tmp_pat
         assert [process.returncode for process in started] == [0] * agents, said
         return said
 
-    end(start(tmp_path / "whole"))
+    end(start_all(tmp_path / "whole"))
     cpdir = tmp_path / "cp"
-    started = start(cpdir)
+    started = start_all(cpdir)
     until = time.monotonic() + 120
     while newest(cpdir) < 20:
         assert time.monotonic() < until

@@ -1,4 +1,4 @@
-"""What tests of decoding share."""
+"""Fixtures that tests of decoding and of evaluation share."""
 
 import pytest
 import torch
@@ -22,8 +22,10 @@ def draft(verifier):
 
 @pytest.fixture(scope="module")
 def echo(verifier):
-    """A draft that hands its input feature on, so that its head repeats the verifier's choice:
-    often right on a verifier that repeats itself, which an untrained draft never is."""
+    """A draft that returns its input feature, so that it proposes the verifier's last token again.
+
+    It is often right for a verifier that repeats itself, which an untrained draft never is.
+    """
     echo = Draft(draft_config(None, verifier.config)).double()
     for parameter in echo.parameters():
         parameter.data.zero_()

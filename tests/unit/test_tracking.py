@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from eagle import tracking
-from eagle.tracking import ClearML, Progress
+from eagle.tracking import ClearML, NullTracker, Progress, tracker_of
 
 
 def test_plain_lines_name_rate_and_time_left(capsys):
@@ -20,38 +19,48 @@ def test_plain_lines_name_rate_and_time_left(capsys):
     assert lines[1].endswith("s left; loss 2.0")
 
 
-def test_lines_come_no_oftener_than_asked(capsys):
+def test_lines_are_printed_no_more_often_than_configured(capsys):
     with Progress("train", 1000, "updates", seconds=60) as progress:
         for _ in range(1000):
             progress.advance()
     assert capsys.readouterr().err == ""
 
 
-def test_only_rank_0_speaks(monkeypatch, capsys):
+def test_only_rank_0_prints(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     with Progress("train", 2, "updates", seconds=0) as progress:
         progress.advance()
     assert capsys.readouterr().err == ""
 
 
-def test_without_configuration_clearml_is_not_even_imported(monkeypatch, tmp_path):
-    for name in ("CLEARML_OFFLINE_MODE", "CLEARML_API_ACCESS_KEY", "CLEARML_CONFIG_FILE"):
+@pytest.fixture
+def unconfigured(monkeypatch, tmp_path):
+    """A machine without ClearML's configuration, on which importing it would raise."""
+    for name in ("CLEARML_OFFLINE_MODE", "CLEARML_API_ACCESS_KEY", "CLEARML_CONFIG_FILE", "RANK"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLEARML_CACHE_DIR", str(tmp_path / "clearml"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "clearml", None)  # an import would raise
-    clearml = ClearML("project", "task", {})
-    assert clearml.task is None
-    clearml.scalars({"train/loss": 1.0}, 0)
-    clearml.close()
+    monkeypatch.setitem(sys.modules, "clearml", None)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("CLEARML_OFFLINE_MODE", "1"), ("CLEARML_API_ACCESS_KEY", "key")],
-)
-def test_the_pages_variables_configure_clearml(monkeypatch, tmp_path, name, value):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("CLEARML_CONFIG_FILE", raising=False)
-    assert not tracking._clearml_is_configured()
-    monkeypatch.setenv(name, value)
-    assert tracking._clearml_is_configured()
+def test_without_configuration_nothing_is_tracked(unconfigured, tmp_path):
+    tracker = tracker_of("project", "task", {}, tmp_path)
+    assert isinstance(tracker, NullTracker)
+    tracker.scalars({"train/loss": 1.0}, 0)
+    tracker.close()
+
+
+@pytest.mark.parametrize("how", ["CLEARML_OFFLINE_MODE", "CLEARML_API_ACCESS_KEY", "clearml.conf"])
+def test_clearml_is_chosen_by_its_variables_or_file_on_rank_0_alone(
+    unconfigured, monkeypatch, tmp_path, how
+):
+    started = []
+    monkeypatch.setattr(ClearML, "__init__", lambda self, *arguments: started.append(arguments))
+    if how == "clearml.conf":
+        (tmp_path / how).touch()
+    else:
+        monkeypatch.setenv(how, "1")
+    assert isinstance(tracker_of("project", "task", {"seed": 1}, tmp_path), ClearML)
+    assert started == [("project", "task", {"seed": 1})]
+    monkeypatch.setenv("RANK", "1")
+    assert isinstance(tracker_of("project", "task", {}, tmp_path), NullTracker)

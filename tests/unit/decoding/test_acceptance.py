@@ -1,36 +1,30 @@
-"""The acceptance rules, by their distributions; and broken rules, which the same tests catch."""
+"""The acceptance rules give the verifier's distribution; the same tests reject broken rules."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from eagle.decoding import acceptance
-from eagle.decoding.acceptance import (
-    Sampling,
-    accept_greedy,
-    accept_sampled,
-    accept_siblings,
-    draw,
-    draw_distinct,
-)
+from eagle.decoding.acceptance import accept_greedy, accept_sampled, accept_siblings
+from eagle.decoding.sampler import Sampling, draw, draw_distinct
 from eagle.decoding.tree import Tree
 
 VOCABULARY, DRAWS, CHUNK, TESTS = 12, 1_000_000, 100_000, 8
-"""One rejection in a thousand runs of all tests together, if every rule is right."""
+"""If every rule is right, one in a thousand runs of all these tests together fails."""
 P_VALUE = 1e-3 / TESTS
 CHAIN = Tree.chain(2)
 TREE = Tree.from_paths([[0], [1], [2], [0, 0], [0, 1], [1, 0]])
 
 
-def test_accepted_is_the_path_that_agrees():
-    chosen = [5, 6, 7, 8]
+def test_the_path_that_agrees_with_the_verifier_is_accepted():
+    most_likely = [5, 6, 7, 8]
     for drafted, row in (([5, 6, 7], 3), ([5, 0, 7], 1), ([0, 6, 7], 0)):
-        assert accept_greedy(Tree.chain(3), [1, *drafted], chosen) == row
-    #                      root  [0] [1] [2] [0,0] [0,1] [1,0]
-    tokens, likeliest = [9, 1, 2, 3, 4, 5, 6], [2, 0, 6, 0, 0, 0, 7]
-    assert accept_greedy(TREE, tokens, likeliest) == 6
-    assert accept_greedy(TREE, tokens, [3, *likeliest[1:]]) == 3
-    assert accept_greedy(TREE, tokens, [8, *likeliest[1:]]) == 0
+        assert accept_greedy(Tree.chain(3), [1, *drafted], most_likely) == row
+    #                        root  [0] [1] [2] [0,0] [0,1] [1,0]
+    tokens, most_likely = [9, 1, 2, 3, 4, 5, 6], [2, 0, 6, 0, 0, 0, 7]
+    assert accept_greedy(TREE, tokens, most_likely) == 6
+    assert accept_greedy(TREE, tokens, [3, *most_likely[1:]]) == 3
+    assert accept_greedy(TREE, tokens, [8, *most_likely[1:]]) == 0
 
 
 def distributions(seed: int) -> tuple[Tensor, Tensor]:
@@ -41,13 +35,13 @@ def distributions(seed: int) -> tuple[Tensor, Tensor]:
 
 
 def first_two_tokens(
-    tree: Tree, seed: int, drawn: bool = True, told: bool = True, draws: int = DRAWS
+    tree: Tree, seed: int, drawn: bool = True, q_given: bool = True, draws: int = DRAWS
 ) -> Tensor:
     """Counts [V, V] of the first two tokens of texts written with a tree of two levels.
 
     Args:
         drawn: whether candidates are drawn from q, or are q's most likely tokens.
-        told: whether the rule is told q; it should be exactly when they are drawn.
+        q_given: whether the rule is given q, which is right exactly when they are drawn.
     """
     q, p = distributions(seed)
     generator = torch.Generator().manual_seed(100 + seed)
@@ -69,10 +63,10 @@ def first_two_tokens(
                     if drawn
                     else weights.topk(len(children)).indices
                 )
-        row, on_top = accept_sampled(
+        row, next_token = accept_sampled(
             tree,
             tokens,
-            (lambda row: after(q, row)) if told else None,
+            (lambda row: after(q, row)) if q_given else None,
             lambda row: after(p, row),
             uniforms[:, : len(tree)],
         )
@@ -80,11 +74,11 @@ def first_two_tokens(
         depth = torch.tensor(tree.depths)[row]
         parent = torch.tensor(tree.parents)[row].clamp(min=0)
         drafted = tokens[everyone, torch.where(depth == 2, parent, row)]
-        first = torch.where(depth > 0, drafted, on_top)
-        # where no first token stood, the second comes from the next step: plainly p
-        plain = draw(p[1 + first], uniforms[:, -1])
-        second = torch.where(depth == 2, tokens[everyone, row], on_top)
-        second = torch.where(depth == 0, plain, second)
+        first = torch.where(depth > 0, drafted, next_token)
+        # where no drafted token was accepted, the second comes from the next step, and so from p
+        next_step = draw(p[1 + first], uniforms[:, -1])
+        second = torch.where(depth == 2, tokens[everyone, row], next_token)
+        second = torch.where(depth == 0, next_step, second)
         counts += torch.bincount(first * VOCABULARY + second, minlength=len(counts))
     return counts
 
@@ -110,7 +104,7 @@ def test_drawn_candidates_leave_the_verifiers_distribution(tree, seed):
 
 @pytest.mark.parametrize("tree", [CHAIN, TREE], ids=["chain", "tree"])
 def test_chosen_candidates_leave_the_verifiers_distribution(tree):
-    assert fits(first_two_tokens(tree, 0, drawn=False, told=False), 0) > P_VALUE
+    assert fits(first_two_tokens(tree, 0, drawn=False, q_given=False), 0) > P_VALUE
 
 
 def residual_is_p(candidates, draft, verifier, uniforms):
@@ -125,15 +119,16 @@ def swapped(candidates, draft, verifier, uniforms):
 
 
 def siblings_not_renormalised(candidates, draft, verifier, uniforms):
-    """Every candidate is tried against q as it was before any was drawn, p's residual as it is."""
+    """Broken: neither q without a candidate nor the residual p is normalised."""
     count, p = candidates.shape[1], verifier
     accepted = torch.full((len(p),), count)
     for number, candidate in enumerate(candidates.T):
         at = candidate[:, None]
-        rejected = accepted == count
-        stands = rejected & (uniforms[:, number] < (p.gather(1, at) / draft.gather(1, at))[:, 0])
-        accepted[stands] = number
-        p = torch.where((rejected & ~stands)[:, None], (p - draft).clamp(min=0), p)
+        undecided = accepted == count
+        chance = (p.gather(1, at) / draft.gather(1, at))[:, 0]
+        accepts = undecided & (uniforms[:, number] < chance)
+        accepted[accepts] = number
+        p = torch.where((undecided & ~accepts)[:, None], (p - draft).clamp(min=0), p)
     return accepted, p
 
 
@@ -153,21 +148,21 @@ def test_a_broken_rule_is_caught(broken, tree, monkeypatch):
 
 
 @pytest.mark.parametrize("tree", [CHAIN, TREE], ids=["chain", "tree"])
-def test_softmax_q_on_the_likeliest_tokens_is_caught(tree):
+def test_softmax_q_on_the_most_likely_tokens_is_caught(tree):
     assert fits(first_two_tokens(tree, 0, drawn=False, draws=CHUNK), 0) < 1e-9
 
 
-def test_candidates_beyond_what_q_has_never_stand():
+def test_candidates_that_q_does_not_have_are_never_accepted():
     q = torch.tensor([[0.5, 0.5, 0.0, 0.0]]).expand(1000, -1)
     p = torch.tensor([[0.1, 0.1, 0.1, 0.7]]).expand(1000, -1)
     uniforms = torch.rand(1000, 7, generator=torch.Generator().manual_seed(0))
     candidates = draw_distinct(q, uniforms[:, :3])
     assert (candidates[:, :2].sum(1) == 1).all()  # both tokens, each once
-    accepted, instead = accept_siblings(candidates, q, p, uniforms[:, 3:6])
+    accepted, residuals = accept_siblings(candidates, q, p, uniforms[:, 3:6])
     # the second is all that q has left, and the residual has none of it
     assert set(accepted.tolist()) == {0, 3}
     residual = torch.tensor([0.0, 0.0, 0.125, 0.875], dtype=torch.float64)
-    torch.testing.assert_close(instead[accepted == 3], residual.expand(sum(accepted == 3), -1))
+    torch.testing.assert_close(residuals[accepted == 3], residual.expand(sum(accepted == 3), -1))
 
 
 def test_draws_have_the_weights_distribution():
@@ -183,8 +178,8 @@ def test_draws_have_the_weights_distribution():
 
 def test_warping_is_temperature_then_top_k_then_top_p():
     logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
-    plain = Sampling(2.0).probabilities(logits)
-    torch.testing.assert_close(plain, (logits / 2).softmax(-1))
+    divided = Sampling(2.0).probabilities(logits)
+    torch.testing.assert_close(divided, (logits / 2).softmax(-1))
     two = Sampling(1.0, top_k=2).probabilities(logits)
     torch.testing.assert_close(two[0, :2], logits[0, :2].softmax(-1))
     assert two[0, 2:].sum() == 0

@@ -1,10 +1,10 @@
-"""The cache holds what transformers' own would, and keeps the accepted rows in place."""
+"""The cache stores what transformers' own would, and keeps the accepted rows in place."""
 
 import pytest
 import torch
 from transformers import DynamicCache, LlamaConfig
 
-from eagle.decoding.kv_cache import KeyValues
+from eagle.decoding.kv_cache import KeyValueCache
 from eagle.errors import InputError
 
 CONFIG = LlamaConfig(
@@ -18,41 +18,41 @@ def states(tokens: int, seed: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return [tuple(torch.randn(2, 1, 1, tokens, 4, generator=generator)) for _ in range(2)]
 
 
-def test_it_holds_what_transformers_cache_would():
-    ours = KeyValues(CONFIG, 16, torch.float32, torch.device("cpu"))
+def test_it_stores_what_transformers_cache_would():
+    ours = KeyValueCache(CONFIG, 16, torch.float32, torch.device("cpu"))
     theirs = DynamicCache(config=CONFIG)
     for seed, tokens in enumerate((5, 1, 3)):
         for layer, (key, value) in enumerate(states(tokens, seed)):
-            held, expected = (c.update(key, value, layer) for c in (ours, theirs))
-            for a, b in zip(held, expected, strict=True):
+            stored, expected = (c.update(key, value, layer) for c in (ours, theirs))
+            for a, b in zip(stored, expected, strict=True):
                 assert torch.equal(a, b)
     assert ours.length == ours.get_seq_length() == theirs.get_seq_length() == 9
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2], [0, 2, 3], [0], []])
 def test_of_the_newest_rows_some_stay_without_a_new_buffer(rows):
-    cache = KeyValues(CONFIG, 16, torch.float32, torch.device("cpu"))
+    cache = KeyValueCache(CONFIG, 16, torch.float32, torch.device("cpu"))
     before, newest = states(5, 0), states(4, 1)
     for part in (before, newest):
         for layer, (key, value) in enumerate(part):
             cache.update(key, value, layer)
     address = cache.states.data_ptr()
-    cache.keep(rows, of=4)
+    cache.keep(rows, newest=4)
     assert cache.length == 5 + len(rows)
     assert cache.states.data_ptr() == address
     after = states(1, 2)
     for layer, (key, value) in enumerate(after):
-        held = cache.update(key, value, layer)
-        for i, state in enumerate(held):
+        stored = cache.update(key, value, layer)
+        for i, state in enumerate(stored):
             expected = [before[layer][i], newest[layer][i][:, :, rows], after[layer][i]]
             assert torch.equal(state, torch.cat(expected, dim=2))
 
 
 def test_a_sliding_window_is_refused_where_it_would_drop_something():
     config = LlamaConfig(**CONFIG.to_diff_dict() | {"sliding_window": 16})
-    KeyValues(config, 16, torch.float32, torch.device("cpu"))
+    KeyValueCache(config, 16, torch.float32, torch.device("cpu"))
     with pytest.raises(InputError, match="llama: a verifier with a sliding window of 16"):
-        KeyValues(config, 17, torch.float32, torch.device("cpu"))
+        KeyValueCache(config, 17, torch.float32, torch.device("cpu"))
     config.layer_types = ["full_attention", "linear_attention"]
     with pytest.raises(InputError, match="llama: a verifier with linear_attention; decoding needs"):
-        KeyValues(config, 16, torch.float32, torch.device("cpu"))
+        KeyValueCache(config, 16, torch.float32, torch.device("cpu"))

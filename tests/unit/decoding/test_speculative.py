@@ -2,18 +2,10 @@
 
 import pytest
 import torch
-from tests.unit.decoding.test_acceptance import chi_square
 
-from eagle.decoding.acceptance import Sampling
-from eagle.decoding.speculative import (
-    GREEDY,
-    DraftSession,
-    Sampler,
-    VerifierSession,
-    chain,
-    speculate,
-    vanilla,
-)
+from eagle.decoding.sampler import GREEDY, Sampler, Sampling
+from eagle.decoding.sessions import DraftSession, VerifierSession
+from eagle.decoding.speculative import chain, speculate, vanilla
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.draft.checkpoint import load_draft, save_draft
 from eagle.draft.draft import Draft, attend_within_documents, draft_config
@@ -22,6 +14,7 @@ from eagle.errors import InputError
 from eagle.training.initialization import initialize_random
 from eagle.verifier.verifier import Verifier
 from tests.tiny import make_verifier
+from tests.unit.decoding.test_acceptance import chi_square
 
 
 def prompts(verifier, count: int) -> list[list[int]]:
@@ -46,20 +39,20 @@ SHAPES = {
 def test_every_decoder_is_lossless_in_float64(verifier, draft, echo, shape):
     accepted = 0
     for prompt in prompts(verifier, 6):
-        plain = vanilla(verifier, prompt, 24)
+        reference = vanilla(verifier, prompt, 24)
         for drafter in (draft, echo):
-            fast = speculate(verifier, drafter, prompt, 24, shape)
-            assert fast.token_ids == plain.token_ids
-            assert len(fast.accepted) == fast.verifier_steps
-            emitted = sum(fast.accepted) + len(fast.accepted) + 1
-            assert emitted >= len(fast.token_ids) > emitted - shape.depth - 1
-            assert 0 < fast.draft_seconds < fast.decode_seconds
-            accepted += sum(fast.accepted)
-        assert plain.verifier_steps == len(plain.token_ids) - 1
+            generation = speculate(verifier, drafter, prompt, 24, shape)
+            assert generation.token_ids == reference.token_ids
+            assert len(generation.accepted) == generation.verifier_steps
+            emitted = sum(generation.accepted) + len(generation.accepted) + 1
+            assert emitted >= len(generation.token_ids) > emitted - shape.depth - 1
+            assert 0 < generation.draft_seconds < generation.decode_seconds
+            accepted += sum(generation.accepted)
+        assert reference.verifier_steps == len(reference.token_ids) - 1
     assert accepted > 0  # or the test never saw an accepted token
 
 
-def test_a_tree_holds_more_of_the_text_than_its_best_chain(verifier, echo):
+def test_a_tree_has_more_tokens_accepted_than_its_first_path(verifier, echo):
     chained, branched = (
         sum(sum(speculate(verifier, echo, p, 24, shape).accepted) for p in prompts(verifier, 6))
         for shape in (Tree.chain(TREE.depth), TREE)
@@ -81,20 +74,20 @@ def test_a_trees_rows_are_verified_as_each_branch_alone(verifier):
             alone = verifier.features(torch.tensor([prompt + [tokens[i] for i in path]]))[0]
             torch.testing.assert_close(features[path], alone[len(prompt) :], rtol=0, atol=1e-12)
         whole = torch.tensor([[*prompt, *(tokens[i] for i in branch), 7]])
-        # what was not accepted has left no trace
+        # rows that were not kept have no influence
         torch.testing.assert_close(
             following[0], verifier.features(whole)[0, -1], rtol=0, atol=1e-12
         )
 
 
-def test_a_grown_trees_rows_are_the_likeliest_paths(verifier, draft):
-    """Against every path of two tokens, each computed by itself."""
+def test_a_dynamic_trees_rows_are_the_most_likely_paths(verifier, draft):
+    """Compared with every path of two tokens, each computed by itself."""
     prompt = prompts(verifier, 1)[0]
-    growth = DynamicTree(tokens=9, depth=2, top_k=4)
+    shape = DynamicTree(tokens=9, depth=2, top_k=4)
     with torch.inference_mode():
         features = verifier.features(torch.tensor([prompt]))[0]
         session = DraftSession(
-            draft, verifier, full_vocabulary(verifier.head), GREEDY, growth, len(prompt)
+            draft, verifier, full_vocabulary(verifier.head), GREEDY, shape, len(prompt)
         )
         tree, tokens, probabilities = session.propose(features[:-1], prompt[1:])
 
@@ -117,8 +110,8 @@ def test_a_grown_trees_rows_are_the_likeliest_paths(verifier, draft):
         for token, score in list(scores.items()):
             second = after(*token).topk(4)
             scores |= {
-                (*token, below): score + more
-                for below, more in zip(second.indices.tolist(), second.values, strict=True)
+                (*token, following): score + more
+                for following, more in zip(second.indices.tolist(), second.values, strict=True)
             }
     expected = sorted(scores, key=scores.get, reverse=True)[:8]
     rows = [tuple(tokens[i] for i in tree.path(row)[1:]) for row in range(1, len(tree))]
@@ -131,10 +124,10 @@ def test_drafting_from_some_tokens_alone_is_lossless_too(verifier, echo):
     accepted = []
     for tokens in (torch.arange(len(verifier.head)), torch.arange(0, len(verifier.head), 2)):
         vocabulary = part_of_vocabulary(verifier.head, tokens)
-        fast = [chain(verifier, echo, p, 24, 4, vocabulary) for p in prompts(verifier, 12)]
-        plain = [vanilla(verifier, p, 24).token_ids for p in prompts(verifier, 12)]
-        assert [generation.token_ids for generation in fast] == plain
-        accepted.append(sum(sum(generation.accepted) for generation in fast))
+        generations = [chain(verifier, echo, p, 24, 4, vocabulary) for p in prompts(verifier, 12)]
+        references = [vanilla(verifier, p, 24).token_ids for p in prompts(verifier, 12)]
+        assert [generation.token_ids for generation in generations] == references
+        accepted.append(sum(sum(generation.accepted) for generation in generations))
     assert accepted[0] > accepted[1] > 0
 
 
@@ -148,7 +141,7 @@ def twelve(tmp_path_factory):
     return Verifier(model, [99])
 
 
-# Three tests in the default tier, nine of the long form: one rejection in a thousand runs of all.
+# Three short tests and nine long ones: if all is right, one in a thousand runs of all twelve fails.
 SAMPLED_TESTS = 12
 SAMPLINGS = (Sampling(1.0), Sampling(0.7, top_p=0.9), Sampling(1.3, top_k=3))
 BRANCHED = Tree.from_paths([[0], [1], [2], [3], [0, 0], [0, 1], [1, 0]])
@@ -162,23 +155,23 @@ SAMPLED_SHAPES = (Tree.chain(2), BRANCHED, DynamicTree(tokens=8, depth=2, top_k=
         (BRANCHED, Sampling(1.3, top_p=0.95), 400),
         (DynamicTree(tokens=8, depth=2, top_k=3), Sampling(1.3, top_p=0.95), 400),
         *(
-            pytest.param(shape, sampling, 10_000, marks=pytest.mark.proof)
+            pytest.param(shape, sampling, 10_000, marks=pytest.mark.long)
             for shape in SAMPLED_SHAPES
             for sampling in SAMPLINGS
         ),
     ],
 )
 def test_sampled_texts_have_the_verifiers_distribution(twelve, shape, sampling, texts):
-    """End to end: the first two tokens after the prefill's, against their exact probabilities."""
+    """End to end: the first three tokens, compared with their exact probabilities."""
     prompt = [3, 1, 4]
     draft = Draft(draft_config(None, twelve.config)).double()
     initialize_random(draft, 3)
-    draft.fc.weight.data *= 40  # has an opinion, which is not the verifier's
-    choice = Sampler(sampling, torch.Generator().manual_seed(0))
+    draft.fc.weight.data *= 40  # far from uniform, and from the verifier
+    sampler = Sampler(sampling, torch.Generator().manual_seed(0))
     counts = torch.zeros(12, 12, 12)
     accepted = 0
     for _ in range(texts):
-        generation = speculate(twelve, draft, prompt, 3, shape, choice=choice)
+        generation = speculate(twelve, draft, prompt, 3, shape, sampler=sampler)
         counts[tuple(generation.token_ids)] += 1
         accepted += sum(generation.accepted)
     assert accepted > texts / 10
@@ -192,22 +185,22 @@ def test_sampled_texts_have_the_verifiers_distribution(twelve, shape, sampling, 
     counts = counts.flatten()
     assert counts[expected == 0].sum() == 0
     counts, expected = counts[expected > 0], expected[expected > 0]
-    # pooled until every cell is expected often enough for the test to hold
+    # rare texts are pooled, because the chi-square test needs frequent cells
     order = expected.argsort()
     _, cells = (expected[order].cumsum(0) / 10).long().unique(return_inverse=True)
     pooled = torch.zeros(int(cells.max()) + 1, dtype=torch.float64)
     observed = pooled.clone().index_add_(0, cells, counts[order].double())
-    wanted = pooled.index_add_(0, cells, expected[order].double())
-    assert chi_square(observed, wanted) > 1e-3 / SAMPLED_TESTS
+    pooled_expected = pooled.index_add_(0, cells, expected[order].double())
+    assert chi_square(observed, pooled_expected) > 1e-3 / SAMPLED_TESTS
 
 
 def test_drafting_with_the_cache_is_the_draft_over_the_whole_text(verifier, draft):
-    """The first drafted token after any accepted text: incremental equals from scratch."""
+    """The first drafted tokens, computed step by step and from scratch, are equal."""
     ids = prompts(verifier, 1)[0] * 4
     features = verifier.features(torch.tensor([ids]))[0]
     session = DraftSession(draft, verifier, full_vocabulary(verifier.head), GREEDY, TREE, len(ids))
     with torch.inference_mode():
-        session.propose(features[:3], ids[1:4])  # its own guesses must leave no trace
+        session.propose(features[:3], ids[1:4])  # what it drafted must not stay
         session.propose(features[3:7], ids[4:8])
         proposal = session.propose(features[7:9], ids[8:10])
         whole = draft(
@@ -220,12 +213,12 @@ def test_drafting_with_the_cache_is_the_draft_over_the_whole_text(verifier, draf
     assert proposal.tokens[1:5] == (verifier.head @ whole[-1]).topk(4).indices.tolist()
 
 
-def test_a_stop_token_inside_an_accepted_run_ends_the_text(verifier, echo):
+def test_a_stop_token_among_accepted_tokens_ends_the_text(verifier, echo):
     prompt = prompts(verifier, 3)[2]
-    plain = vanilla(verifier, prompt, 24)
-    stop = plain.token_ids[5]
+    text = vanilla(verifier, prompt, 24).token_ids
+    stop = text[5]
     ending = Verifier(verifier.model, [stop])
-    expected = plain.token_ids[: plain.token_ids.index(stop) + 1]
+    expected = text[: text.index(stop) + 1]
     assert vanilla(ending, prompt, 24).token_ids == expected
     for shape in SHAPES.values():
         assert speculate(ending, echo, prompt, 24, shape).token_ids == expected
@@ -262,7 +255,7 @@ def test_casting_a_draft_leaves_its_rotary_frequencies(verifier, draft):
 
 
 def test_a_wrong_chain_is_caught(verifier, echo, monkeypatch):
-    """The tests' test: a rule that lets every drafted token stand is not lossless."""
+    """The tests can fail: a rule that accepts every drafted token is not lossless."""
     monkeypatch.setattr("eagle.decoding.speculative.accept_greedy", lambda tree, *_: len(tree) - 1)
     assert any(
         chain(verifier, echo, prompt, 24, 4).token_ids != vanilla(verifier, prompt, 24).token_ids

@@ -1,4 +1,4 @@
-"""Trees of drafted tokens: their shape, who sees whom, and shapes that are none."""
+"""Trees of drafted tokens: their shape, which rows see which, and invalid shapes."""
 
 import pytest
 import torch
@@ -29,17 +29,17 @@ def test_every_row_sees_its_path_and_nothing_else(tree):
         assert torch.equal(level.seen, tree.seen[level.rows][:, before])
 
 
-def test_levels_hand_every_row_its_own_candidate():
-    """Candidate r of a row is its child of rank r: filled in by name, the tree comes out."""
+def test_levels_give_every_row_its_own_candidate():
+    """Candidate r of a row is its child of rank r: paths as candidates give the tree's paths."""
     tree = Tree.named("mc_sim_7b_63")
-    names, below = [""], [""]
+    paths, newest = [""], [""]
     for level in tree.levels:
-        rows = [below[i] for i in level.picked]
-        assert rows == [names[row] for row in level.rows]
-        candidates = [name + str(rank) for name in rows for rank in range(level.width)]
-        below = [candidates[i] for i in level.children]
-        names += below
-    assert names[1:] == NAMED["mc_sim_7b_63"].split()
+        rows = [newest[i] for i in level.picked]
+        assert rows == [paths[row] for row in level.rows]
+        candidates = [path + str(rank) for path in rows for rank in range(level.width)]
+        newest = [candidates[i] for i in level.children]
+        paths += newest
+    assert paths[1:] == NAMED["mc_sim_7b_63"].split()
     for level, before in zip(tree.levels[1:], tree.levels, strict=False):
         parents = [before.rows[i] for i in level.parents]
         assert parents == [tree.parents[row] for row in level.rows]
@@ -54,12 +54,12 @@ def test_the_order_of_the_paths_does_not_matter():
     ("paths", "expected"),
     [
         ([[0], [1, 0]], r"node \[1, 0\] is an orphan: its parent \[1\] is not in the tree"),
-        ([[0], [2]], r"node \[2\] stands without node \[1\]"),
+        ([[0], [2]], r"node \[2\] needs node \[1\], which is not in the tree"),
         ([[0], [0]], r"node \[0\] is given twice"),
         ([], "needs paths of one rank or more"),
         ([[]], "needs paths of one rank or more"),
     ],
 )
-def test_what_is_no_tree_is_refused(paths, expected):
+def test_an_invalid_tree_is_refused(paths, expected):
     with pytest.raises(InputError, match=expected):
         Tree.from_paths(paths)

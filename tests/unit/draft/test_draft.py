@@ -63,9 +63,9 @@ def test_it_is_transformers_llama_layer_without_the_input_norm(config, biases):
     torch.testing.assert_close(actual, expected[0], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.proof
+@pytest.mark.long
 def test_a_compiled_layer_is_the_layer(config):
-    """Traced whole, for any number of positions; needs a C++ compiler, and half a minute."""
+    """Compiled for any number of positions; needs a C++ compiler, and half a minute."""
     draft = Draft(config)
     initialize_random(draft, 0)
     results = []
@@ -79,8 +79,8 @@ def test_a_compiled_layer_is_the_layer(config):
             gradients = torch.autograd.grad(predicted.square().sum(), list(draft.parameters()))
             results.append((predicted, *gradients))
     assert not [name for name in draft.state_dict() if "orig_mod" in name]
-    for plain, compiled in zip(results[:3], results[3:], strict=True):
-        for a, b in zip(plain, compiled, strict=True):
+    for original, compiled in zip(results[:3], results[3:], strict=True):
+        for a, b in zip(original, compiled, strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
 
 
@@ -110,10 +110,10 @@ def test_a_missing_backend_names_what_to_install():
 
 def test_the_config_takes_from_the_verifier_what_the_file_leaves_out(tiny_verifier, tmp_path):
     verifier = AutoConfig.from_pretrained(tiny_verifier)
-    page = json.loads((ROOT / "resources/eagle_config.json").read_text())
+    tutorial = json.loads((ROOT / "resources/eagle_config.json").read_text())
     path = tmp_path / "config.json"
     heads = {"num_attention_heads": 4, "num_key_value_heads": 4}
-    path.write_text(json.dumps(page | heads | {"hidden_size": 32, "intermediate_size": 80}))
+    path.write_text(json.dumps(tutorial | heads | {"hidden_size": 32, "intermediate_size": 80}))
     config = draft_config(path, verifier)
     assert config.vocab_size == verifier.vocab_size
     assert config.max_position_embeddings == 256

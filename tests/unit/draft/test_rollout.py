@@ -1,4 +1,4 @@
-"""The draft on its own predictions."""
+"""A rollout is what decoding gives the draft."""
 
 import torch
 from transformers import AutoConfig
@@ -8,9 +8,9 @@ from eagle.draft.rollout import rollout
 from eagle.training.initialization import initialize_random
 
 
-def test_a_rollout_is_what_decoding_feeds_the_draft(tiny_verifier):
-    """Step j at position t, against one causal pass over the features that a chain begun at t - j
-    has: true ones up to there, then its own."""
+def test_a_rollout_has_the_features_of_decoding(tiny_verifier):
+    """Step j at position t, compared with one causal pass over the features that a chain begun at
+    t - j has: true ones up to t - j, then its own."""
     config = draft_config(None, AutoConfig.from_pretrained(tiny_verifier))
     draft = Draft(config)
     initialize_random(draft, 0)

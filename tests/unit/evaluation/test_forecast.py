@@ -1,4 +1,4 @@
-"""A forecast walks a text exactly as the decoder would have written it."""
+"""A forecast walks a text as the decoder would have written it."""
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from eagle.evaluation.forecast import (
     FINAL_ROUNDS,
     FINALISTS,
     SCREENING_ROUNDS,
+    StepCost,
     accepted_on,
     forecast,
     grown_trees,
@@ -26,11 +27,11 @@ def prompts(count: int) -> list[list[int]]:
     return [torch.randint(3, 250, (5,), generator=generator).tolist() for _ in range(count)]
 
 
-@pytest.mark.parametrize("some", [False, True])
+@pytest.mark.parametrize("partial", [False, True])
 @pytest.mark.parametrize("tree", [Tree.chain(3), Tree.named("mc_sim_7b_63")])
-def test_a_walk_accepts_what_the_decoder_accepts(verifier, echo, tree, some):
+def test_a_walk_accepts_what_the_decoder_accepts(verifier, echo, tree, partial):
     vocabulary = full_vocabulary(verifier.head)
-    if some:
+    if partial:
         vocabulary = part_of_vocabulary(verifier.head, torch.arange(0, len(verifier.head), 2))
     accepted = 0
     for prompt in prompts(4):
@@ -85,13 +86,13 @@ def test_forecasts_cover_chains_named_and_grown_trees(verifier, echo, chains):
 
 
 def test_the_chosen_shapes_cost_is_that_of_the_second_timing(verifier, echo, monkeypatch):
-    """In the screening a shape is timed too fast; it is chosen for it only if it stays fast."""
+    """A shape whose time was measured too short in the screening is not chosen for it."""
     lucky, rounds_of = Tree.chain(4), []
 
     def costs(_verifier, _draft, _vocabulary, _prompt, shapes, rounds):
         rounds_of.append(rounds)
         screening = rounds == SCREENING_ROUNDS
-        return [(0.1, 0.2 if screening and shape == lucky else 1.0) for shape in shapes]
+        return [StepCost(0.1, 0.2 if screening and shape == lucky else 1.0) for shape in shapes]
 
     monkeypatch.setattr("eagle.evaluation.forecast.step_costs", costs)
     texts = [vanilla(verifier, prompt, 24).token_ids for prompt in prompts(4)]

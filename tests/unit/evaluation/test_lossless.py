@@ -1,4 +1,4 @@
-"""Word for word what the verifier alone says; and what counts as a difference."""
+"""Every decoder writes what the verifier alone writes; and what counts as a difference."""
 
 import pytest
 import torch
@@ -6,7 +6,12 @@ import torch
 from eagle.decoding.speculative import speculate, vanilla
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.draft.draft import Draft, draft_config
-from eagle.evaluation.lossless import Comparison, compare, reference_texts, rounding_difference
+from eagle.evaluation.lossless import (
+    TextComparison,
+    compare_texts,
+    reference_texts,
+    rounding_difference,
+)
 from eagle.verifier.verifier import Verifier
 from tests.tiny import make_verifier
 
@@ -21,8 +26,10 @@ DECODERS = {
 
 @pytest.fixture(scope="module")
 def tiniest(tmp_path_factory):
-    """A verifier of one layer that never stops and often repeats itself, and a draft that bets on
-    that: it hands its input feature on, so that its head says again what the verifier said."""
+    """A verifier of one layer that never stops and often repeats itself, and a draft for it.
+
+    The draft returns its input feature, so that it proposes the verifier's last token again.
+    """
     folder = make_verifier(
         tmp_path_factory.mktemp("tiniest") / "verifier",
         vocab_size=64, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
@@ -48,7 +55,7 @@ def references(tiniest):
 
 
 def accepted_of(tiniest, prompt, reference, shape) -> int:
-    """Drafted tokens accepted while writing the text, which is the reference."""
+    """The number of accepted tokens in a generation, which must be the reference."""
     verifier, draft = tiniest
     if shape is None:
         generation = vanilla(verifier, prompt, TOKENS)
@@ -69,10 +76,10 @@ def test_a_difference_is_lossless_only_as_a_proven_tie(verifier):
     prompt = [5, 6, 7, 8]
     text = vanilla(verifier, prompt, 8).token_ids
     other = [*text[:3], (text[3] + 1) % 100, *text[4:]]
-    same, changed, shorter = compare(
+    same, changed, shorter = compare_texts(
         lambda: verifier, [prompt] * 3, [text, other, text[:5]], [text] * 3
     )
-    assert same == Comparison(identical=True)
+    assert same == TextComparison(identical=True)
     assert same.lossless()
     assert changed.first_difference == 3
     assert changed.logit_gap > 1e-3
@@ -80,7 +87,7 @@ def test_a_difference_is_lossless_only_as_a_proven_tie(verifier):
     assert changed.lossless(tie=changed.logit_gap)
     assert not shorter.lossless()
     assert not shorter.lossless(tie=1e9)
-    assert Comparison(False, 3, 5e-4).lossless()
+    assert TextComparison(False, 3, 5e-4).lossless()
 
 
 def test_rounding_is_measured_between_the_two_ways_of_verifying(verifier, tiny_verifier):

@@ -1,4 +1,4 @@
-"""Each number by its definition, on steps written out by hand."""
+"""Each metric by its definition, on steps written out by hand."""
 
 import pytest
 
@@ -12,12 +12,12 @@ from eagle.evaluation.metrics import (
     tokens_per_second,
 )
 
-# prompt one: steps accept 2, 0, 5; 11 tokens came, 9 were kept. prompt two: 1; 3 tokens.
+# Prompt one: steps accept 2, 0, 5, which gives 11 tokens; 9 are kept. Prompt two: 1; 3 tokens.
 GENERATIONS = [
     Generation(list(range(9)), 1.0, 2.0, 3, [2, 0, 5]),
     Generation(list(range(3)), 1.0, 1.0, 1, [1]),
 ]
-PLAIN = [Generation(list(range(9)), 1.0, 4.0, 8), Generation(list(range(3)), 1.0, 1.0, 2)]
+VANILLA = [Generation(list(range(9)), 1.0, 4.0, 8), Generation(list(range(3)), 1.0, 1.0, 2)]
 
 
 def test_tau_pools_accepted_plus_one_over_steps_before_cutting():
@@ -49,10 +49,10 @@ def test_rates_are_conditional_and_agree_with_tau():
 def test_speed_with_and_without_prefill_and_the_cost_of_a_step():
     assert tokens_per_second(GENERATIONS) == 12 / 5
     assert tokens_per_second(GENERATIONS, prefill=False) == 10 / 3
-    assert step_cost(GENERATIONS, PLAIN) == (3 / 4) / (5 / 10)
+    assert step_cost(GENERATIONS, VANILLA) == (3 / 4) / (5 / 10)
 
 
-def test_the_interval_holds_the_value_and_is_the_seeds():
+def test_the_interval_contains_the_value_and_depends_on_the_seed_alone():
     low, high = bootstrap_interval(acceptance_length, GENERATIONS, seed=0)
     assert low <= acceptance_length(GENERATIONS) <= high
     assert low < high

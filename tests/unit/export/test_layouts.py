@@ -1,4 +1,4 @@
-"""What each engine loads is what was trained; what others publish comes in whole or not at all."""
+"""Each layout has the trained weights; a published draft is read completely or refused."""
 
 import json
 import pickle
@@ -34,7 +34,7 @@ def exported(draft, verifier, layout, folder) -> tuple[dict, dict]:
 
 
 @pytest.mark.parametrize("layout", ARCHITECTURES)
-def test_every_layout_holds_the_weights_and_nothing_an_engine_refuses(
+def test_every_layout_has_the_weights_and_nothing_that_an_engine_refuses(
     draft, tiny_verifier, tmp_path, layout
 ):
     weights, config = exported(draft, tiny_verifier, layout, tmp_path / layout)
@@ -87,7 +87,7 @@ LLAMA3 = {
 }  # fmt: skip
 
 
-def test_scaled_rope_stands_there_in_both_spellings(tmp_path):
+def test_scaled_rope_is_written_in_both_spellings(tmp_path):
     verifier = make_verifier(tmp_path / "verifier", rope_parameters=LLAMA3)
     draft = Draft(draft_config(None, AutoConfig.from_pretrained(verifier)))
     _, config = exported(draft, verifier, "vllm", tmp_path / "vllm")
@@ -98,7 +98,7 @@ def test_scaled_rope_stands_there_in_both_spellings(tmp_path):
     assert LlamaConfig(**config).rope_parameters == LLAMA3
 
 
-def test_an_untied_verifiers_input_embedding_goes_along_and_its_context(tmp_path):
+def test_the_official_layout_has_an_untied_verifiers_input_embedding_and_its_context(tmp_path):
     verifier = make_verifier(tmp_path / "verifier", tie_word_embeddings=False)
     weights = load_file(verifier / "model.safetensors")
     assert not torch.equal(weights["model.embed_tokens.weight"], weights["lm_head.weight"])
@@ -133,7 +133,7 @@ def test_a_cut_off_verifier_is_refused(draft, tiny_verifier, tmp_path):
 
 
 def publish(folder: Path, draft: Draft, verifier: Path, safe: bool = False, **config) -> Path:
-    """A draft as the official repositories have them: no "bias" in the config, a pickle."""
+    """Write a draft as the official repositories do: a pickle, and a config without "bias"."""
     folder.mkdir()
     fields = {"architectures", "hidden_size", "intermediate_size", "num_attention_heads",
               "num_key_value_heads", "num_hidden_layers", "rms_norm_eps"}  # fmt: skip
@@ -162,7 +162,7 @@ def biased(draft):
 
 
 @pytest.mark.parametrize("safe", [True, False])
-def test_a_published_draft_comes_in_with_its_bias(biased, tiny_verifier, tmp_path, safe):
+def test_a_published_draft_is_read_with_its_bias(biased, tiny_verifier, tmp_path, safe):
     folder = publish(tmp_path / "published", biased, tiny_verifier, safe)
     draft = read_published(folder, tiny_verifier, allow_pickle=not safe)
     exported(draft, tiny_verifier, "official", tmp_path / "official")
@@ -204,7 +204,7 @@ def test_a_pickle_is_read_only_when_allowed(biased, tiny_verifier, tmp_path):
 
 
 class Trap:
-    """What a hostile pickle does when it is loaded carelessly."""
+    """A pickle that runs code when all of it is loaded."""
 
     def __init__(self, sprung: Path):
         self.sprung = sprung

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 
-from eagle.config import Machine, Regenerate
+from eagle.config import Machine
 from eagle.errors import InputError
 from eagle.replies import completion_server
 from eagle.replies.completion_server import CompletionServer
@@ -17,9 +17,9 @@ from eagle.replies.replies import Journal, Prompt, TransformersBackend, regenera
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.tracking import Progress
 from eagle.verifier.verifier import Verifier
-from tests.tiny import MARKED, make_messages
+from tests.tiny import MARKED, make_messages, settings
 
-SETTINGS = Regenerate(enabled=True, temperature=1.0, maximum_new_tokens=6, dtype="float32")
+SETTINGS = settings("regenerate", temperature=1.0, maximum_new_tokens=6, dtype="float32")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -31,9 +31,9 @@ class Handler(BaseHTTPRequestHandler):
         self._json(200, {"data": [{"id": name} | self.more for name in self.models]})
 
     def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.lock:
-            self.requests.append((asked, self.headers.get("Authorization")))
+            self.requests.append((request, self.headers.get("Authorization")))
             failure = self.failures.pop(0) if self.failures else None
         if failure == "cut":
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{")
@@ -47,10 +47,10 @@ class Handler(BaseHTTPRequestHandler):
             status, headers = failure
             self._json(status, {"error": {"message": f"failing with {status}"}}, headers)
         else:
-            self._complete(asked)
+            self._complete(request)
 
-    def _complete(self, asked: dict):
-        prompt = Prompt(0, 0, asked["prompt"], asked["max_tokens"], asked["seed"])
+    def _complete(self, request: dict):
+        prompt = Prompt(0, 0, request["prompt"], request["max_tokens"], request["seed"])
         with self.lock:
             ((_, reply),) = self.backend.replies([prompt], ())
         finish = "stop" if reply.complete else "length"
@@ -109,7 +109,7 @@ def serving(backend, monkeypatch):
 
 def machine(url: str, **values) -> Machine:
     fixed = {"completion_server": url, "completion_requests": 4, "completion_seconds": 0.4}
-    return Machine(**(fixed | values))
+    return settings("machine", **fixed | values)
 
 
 def write(folder, rows, backend, tokenizer):
@@ -140,11 +140,11 @@ def test_a_server_writes_what_the_verifier_writes_here(
         there, served_counts = write(tmp_path / "there", rows, served, tokenizer)
     assert (there, served_counts) == (here, counts)
     assert len(server.requests) == counts["replies"] + len(failures)
-    for asked, key in server.requests:
-        assert (asked["model"], asked["temperature"]) == ("tiny", 1.0)
+    for request, key in server.requests:
+        assert (request["model"], request["temperature"]) == ("tiny", 1.0)
         # nothing is left to the model's generation_config.json, which servers go by
-        assert [asked[name] for name in ("top_p", "top_k", "min_p")] == [1.0, -1, 0.0]
-        assert asked["repetition_penalty"] == 1.0
+        assert [request[name] for name in ("top_p", "top_k", "min_p")] == [1.0, -1, 0.0]
+        assert request["repetition_penalty"] == 1.0
         assert key == "Bearer secret"
 
 
@@ -191,12 +191,12 @@ def test_a_server_that_knows_only_openais_fields_is_asked_with_them(serving, cap
     with serving([(status, {})]) as server:
         served = CompletionServer(SETTINGS, machine(server.url, completion_requests=1), 256)
         assert len(list(served.replies([Prompt(row, 0, [5], 1, 0) for row in range(3)], ()))) == 3
-        assert [("top_k" in asked, asked["top_p"]) for asked, _key in server.requests] == [
+        assert [("top_k" in request, request["top_p"]) for request, _key in server.requests] == [
             (True, 1.0), (False, 1.0), (False, 1.0), (False, 1.0)
         ]  # fmt: skip
-    said = capsys.readouterr().err
-    assert said.count("the server does not take ") == 1
-    assert all(name in said for name in ("top_k", "min_p", "repetition_penalty"))
+    printed = capsys.readouterr().err
+    assert printed.count("the server does not take ") == 1
+    assert all(name in printed for name in ("top_k", "min_p", "repetition_penalty"))
     with serving([(status, {})] * 2) as server:
         served = CompletionServer(SETTINGS, machine(server.url), 256)
         with pytest.raises(InputError, match=f"was refused with HTTP {status}"):

@@ -8,10 +8,11 @@ import torch
 from eagle.config import Regenerate
 from eagle.errors import InputError
 from eagle.replies import replies as replies_module
-from eagle.replies.replies import Journal, TransformersBackend, _choose, regenerate
+from eagle.replies.replies import Journal, TransformersBackend, regenerate, sample
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.tracking import Progress
 from eagle.verifier.verifier import Verifier
+from tests import tiny
 from tests.tiny import MARKED, make_messages
 
 
@@ -30,8 +31,8 @@ def verifier(tiny_verifier):
 
 
 def settings(**values) -> Regenerate:
-    fixed = {"enabled": True, "maximum_new_tokens": 12, "batch_size": 4, "dtype": "float32"}
-    return Regenerate(**(fixed | values))
+    fixed = {"temperature": 0.0, "maximum_new_tokens": 12, "batch_size": 4, "dtype": "float32"}
+    return tiny.settings("regenerate", **fixed | values)
 
 
 def write(folder, conversations, verifier, tokenizer, settings, backend=None):
@@ -56,9 +57,9 @@ def one_by_one(conversations, verifier, tokenizer, maximum_new_tokens: int) -> l
             generated = verifier.model.generate(
                 prompt, max_new_tokens=maximum_new_tokens, do_sample=False
             )
-            said = generated[0, prompt.shape[1] :].tolist()
-            said = said[:-1] if said[-1] in verifier.stop_token_ids else said
-            text = tokenizer.decode(said, skip_special_tokens=True)
+            reply_ids = generated[0, prompt.shape[1] :].tolist()
+            reply_ids = reply_ids[:-1] if reply_ids[-1] in verifier.stop_token_ids else reply_ids
+            text = tokenizer.decode(reply_ids, skip_special_tokens=True)
             if not text.strip():
                 messages.pop()
                 break
@@ -93,11 +94,11 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
     logits = torch.tensor([2.0, 0.0, -1.0, 1.0, -50.0]).expand(20_000, 5)
     uniforms = torch.rand(20_000, generator=torch.Generator().manual_seed(0))
     for temperature in (0.5, 1.0, 2.0):
-        drawn = _choose(logits, uniforms, temperature).bincount(minlength=5) / 20_000
+        drawn = sample(logits, uniforms, temperature).bincount(minlength=5) / 20_000
         expected = (logits[0] / temperature).softmax(-1)
         assert torch.allclose(drawn, expected, atol=0.015)
-    assert set(_choose(logits, uniforms, 0.0).tolist()) == {0}
-    edges = _choose(logits[:2], torch.tensor([0.0, 1.0]), 1.0)
+    assert set(sample(logits, uniforms, 0.0).tolist()) == {0}
+    edges = sample(logits[:2], torch.tensor([0.0, 1.0]), 1.0)
     assert edges.tolist() == [0, 4]
 
 
@@ -106,7 +107,7 @@ class Interrupted(Exception):
 
 
 class Stopping:
-    """A backend that is interrupted after some replies, and counts what it is asked."""
+    """A backend that is interrupted after some replies, and counts the replies it writes."""
 
     def __init__(self, backend, after: int):
         self.backend, self.after, self.context = backend, after, backend.context
@@ -182,6 +183,6 @@ def test_a_batch_too_large_for_the_device_says_so(tmp_path, monkeypatch, verifie
     def full(*_arguments):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(TransformersBackend, "_write", full)
+    monkeypatch.setattr(TransformersBackend, "_generate", full)
     with pytest.raises(InputError, match="regenerate.batch_size = 4: 3 prompts .* lower it"):
         write(tmp_path, make_messages(3), verifier, tokenizer, settings())

@@ -1,4 +1,4 @@
-"""Every exported folder says what its draft belongs to and how that engine serves it."""
+"""Every exported folder states the draft's verifier and how that engine serves it."""
 
 import pytest
 from huggingface_hub import ModelCard

@@ -1,13 +1,13 @@
-"""The paper's row stands beside the measured one, with what differs; elsewhere nothing does."""
+"""The comparison with the paper has the right row, and tells every difference of the setup."""
 
 import math
 
 import pytest
 
-from eagle.config import Evaluate
 from eagle.files import read_json
-from eagle.questions import BENCHES
-from eagle.report.paper import PAPER, beside
+from eagle.questions import HUB_QUESTIONS
+from eagle.report.paper import PAPER, compare_with_paper
+from tests import tiny
 
 LLAMA = "hub:meta-llama/Llama-2-7b-chat-hf"
 METRICS = {"tau": 3.4, "speedup": 2.0} | {f"alpha_{n}": 0.7 for n in range(4)} | {"alpha_4": None}
@@ -16,19 +16,18 @@ DETAILS = {"decoder": CHAIN, "alpha_tau": 2.9, "other_tau": {"mean_new_over_step
 
 
 def settings(**values) -> dict:
-    return Evaluate(
-        **{
-            "bench": "mt_bench", "questions": 80, "dtype": "float16", "lossless_prompts": 80,
-            "system_prompt": "llama2",
-        } | values
-    ).model_dump()  # fmt: skip
+    fixed = {
+        "bench": "mt_bench", "questions": 80, "dtype": "float16", "lossless_prompts": 80,
+        "system_prompt": "llama2", "maximum_new_tokens": 48, "draft_vocabulary": None,
+    }  # fmt: skip
+    return tiny.settings("evaluate", **fixed | values).model_dump()
 
 
 def test_the_numbers_are_whole_and_fit_each_other():
     models = read_json(PAPER)["models"]
     assert len(models) == 6
     for model in models:
-        assert set(model["benches"]) == set(BENCHES)
+        assert set(model["benches"]) == set(HUB_QUESTIONS)
         for bench, rows in model["benches"].items():
             for temperature in ("0", "1"):
                 row = rows[temperature]
@@ -41,15 +40,17 @@ def test_the_numbers_are_whole_and_fit_each_other():
         assert tau == pytest.approx(row["chain_tau"], abs=0.2)
 
 
-def test_a_row_of_the_paper_beside_the_measured_one():
-    found = beside(LLAMA, settings(), METRICS, DETAILS)
-    assert found.model == "LLaMA2-Chat 7B"
-    values = {row["measure"].split(" ")[0]: (row["paper"], row["measured"]) for row in found.rows}
-    assert (3.62, 2.95) in [(row["paper"], row["measured"]) for row in found.rows]
-    assert (3.0, 2.9) in [(row["paper"], row["measured"]) for row in found.rows]
+def test_a_row_of_the_paper_is_compared_with_the_measured_one():
+    comparison = compare_with_paper(LLAMA, settings(), METRICS, DETAILS)
+    assert comparison.model == "LLaMA2-Chat 7B"
+    values = {
+        row["measure"].split(" ")[0]: (row["paper"], row["measured"]) for row in comparison.rows
+    }
+    assert (3.62, 2.95) in [(row["paper"], row["measured"]) for row in comparison.rows]
+    assert (3.0, 2.9) in [(row["paper"], row["measured"]) for row in comparison.rows]
     assert values["speed-up"] == (2.78, 2.0)
     assert (values["α0"], values["α4"]) == ((0.76, 0.7), (0.68, None))
-    drawn = beside(LLAMA, settings(temperature=1.0), METRICS, DETAILS)
+    drawn = compare_with_paper(LLAMA, settings(temperature=1.0), METRICS, DETAILS)
     assert (drawn.rows[0]["paper"], drawn.rows[2]["paper"]) == (3.30, None)
 
 
@@ -67,10 +68,10 @@ def test_a_row_of_the_paper_beside_the_measured_one():
         ({"maximum_new_tokens": 128}, "up to 128 tokens"),
     ],
 )
-def test_what_differs_is_said_and_only_that(values, expected):
-    differences = beside(LLAMA, settings(**values), METRICS, DETAILS).differences
+def test_every_difference_is_told_and_nothing_else(values, expected):
+    differences = compare_with_paper(LLAMA, settings(**values), METRICS, DETAILS).differences
     assert any(expected in difference for difference in differences)
-    same = beside(LLAMA, settings(), METRICS, DETAILS).differences
+    same = compare_with_paper(LLAMA, settings(), METRICS, DETAILS).differences
     assert len(set(differences) - set(same)) == (0 if not values else 1)
 
 
@@ -84,4 +85,4 @@ def test_what_differs_is_said_and_only_that(values, expected):
     ],
 )
 def test_where_the_paper_has_no_row_there_is_none(source, values):
-    assert beside(source, settings(**values), METRICS, DETAILS) is None
+    assert compare_with_paper(source, settings(**values), METRICS, DETAILS) is None

@@ -1,6 +1,7 @@
 """Mutated files of conversations, prepared and tokenised: every row is accounted for, or the run
 ends with one clear message."""
 
+import functools
 import gzip
 import json
 import tempfile
@@ -18,6 +19,7 @@ from eagle.sharegpt.conversations import is_unicode
 from eagle.sharegpt.prepare import prepare
 from eagle.tokens.tokenization import TokenizeLines
 from eagle.tokens.tokenizer import load_tokenizer
+from tests import tiny
 from tests.tiny import MARKED
 
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=12)  # lone surrogates too
@@ -116,7 +118,7 @@ def parquet_files(draw) -> tuple[bytes, int | None]:
 
 
 SELECTIONS = st.builds(
-    ShareGptSelection,
+    functools.partial(tiny.settings, "sharegpt", n=None),
     frac=st.sampled_from([0.5, 1.0]),
     bench=st.none(),
     drop_leading_reply=st.booleans(),
@@ -143,7 +145,7 @@ def prepare_and_tokenize(
         near = prepared.reasons["near duplicate"]
         if rows is not None:
             assert len(prepared.usable) - near + len(prepared.rejected) == rows
-        prepared.usable.write(folder / "kept.jsonl", prepared.chosen)
+        prepared.usable.write(folder / "kept.jsonl", prepared.selected)
         prepared.rejected.write(folder / "rejected.jsonl", range(len(prepared.rejected)))
         for line in (folder / "rejected.jsonl").open(encoding="utf-8"):
             assert set(json.loads(line)) == {"file", "row", "reason"}
@@ -151,7 +153,7 @@ def prepare_and_tokenize(
         lines = [(number, line) for number, line in lines if line.strip()]
         part = encode.encode(encode.render(lines))
         assert part.counts["documents"] + part.counts["documents_without_reply"] == len(lines)
-        assert len(lines) == len(prepared.chosen)
+        assert len(lines) == len(prepared.selected)
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +174,7 @@ def test_mutated_files_end_well(encode, file, selection):
     prepare_and_tokenize(*file, selection, encode)
 
 
-@pytest.mark.proof
+@pytest.mark.long
 @fuzz(10_000)
 @given(file=files() | parquet_files(), selection=SELECTIONS)
 def test_ten_thousand_mutated_files_end_well(encode, file, selection):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from eagle.config import PrepareShareGptConfig, ShareGptSelection
+from eagle.config import PrepareShareGptConfig
 from eagle.errors import InputError
 from eagle.files import LinesOnDisk
 from eagle.sharegpt import prepare as sharegpt
 from eagle.sharegpt import rows
 from eagle.sharegpt.prepare import Prepared, prepare, statistics
 from eagle.system_prompts import system_turn
-from tests.tiny import make_conversations, make_messages, write_json_lines
+from tests.tiny import make_conversations, make_messages, settings, write_json_lines
 
 ALL = {"frac": 1.0, "bench": None}
 
@@ -31,9 +31,8 @@ def source(tmp_path, *conversations: list[dict]) -> str:
 
 def prepared_of(path, processes: int = 1, **selection) -> Prepared:
     selection = ALL | ({"frac": None} if "n" in selection else {}) | selection
-    return prepare(
-        str(path), None, ShareGptSelection(**selection), Path(path).parent / "scratch", processes
-    )
+    rules = settings("sharegpt", **selection)
+    return prepare(str(path), None, rules, Path(path).parent / "scratch", processes)
 
 
 def lines(written: LinesOnDisk, numbers, folder) -> list[dict]:
@@ -43,7 +42,7 @@ def lines(written: LinesOnDisk, numbers, folder) -> list[dict]:
 
 def chosen(path, **selection) -> list[dict]:
     prepared = prepared_of(path, **selection)
-    return lines(prepared.usable, prepared.chosen, Path(path).parent)
+    return lines(prepared.usable, prepared.selected, Path(path).parent)
 
 
 def rejected(path, **selection) -> dict[int, str]:
@@ -74,7 +73,7 @@ def test_what_is_not_kept_is_rejected_with_file_row_and_reason(tmp_path):
     assert reasons[3].startswith("empty turn")
     assert reasons[4] == "system turn not at the start"
     prepared = prepared_of(path)
-    counts = statistics(prepared, {"train": prepared.chosen})
+    counts = statistics(prepared, {"train": prepared.selected})
     assert counts["read"] == 6
     assert counts["kept"] == 1
     assert counts["conversations"] == {"train": 1}
@@ -110,7 +109,7 @@ def test_a_folder_is_read_in_name_order_and_the_shuffle_is_the_seeds(tmp_path):
     assert taken[0] == taken[1] != taken[2]
     assert taken[3] == taken[0][:10]
     in_order = [*make_conversations(30, 0), *make_conversations(30, 1)]
-    random.Random(0).shuffle(in_order)  # the page's shuffle, of the whole list
+    random.Random(0).shuffle(in_order)  # the upstream tutorial's shuffle, of the whole list
     texts = [[turn["value"] for turn in row["conversations"]] for row in in_order]
     assert [[message["content"] for message in row] for row in taken[0]] == texts
     assert len(chosen(tmp_path / "", frac=0.5)) == 30
@@ -161,7 +160,7 @@ def test_every_rule_is_a_parameter(tmp_path):
     assert reasons[2] == "empty turn: turn 3"
     assert reasons[3] == "turn of more than 99 characters: turn 3"
     cut = prepared_of(path, unusable_turn="cut", maximum_turn_characters=99, drop_duplicates=False)
-    assert len(cut.chosen) == 3
+    assert len(cut.selected) == 3
     assert cut.changes["cut before an unusable turn"] == 2
     assert cut.changes["leading reply dropped"] == 1
     Path(path).write_text(json.dumps([{"conversations": turns("Alien", "gpt")}]))
@@ -177,12 +176,12 @@ def test_duplicates_are_rejected_and_the_first_one_is_kept(tmp_path):
     assert rejected(path, drop_duplicates=False) == {}
     assert rejected(path, near_duplicate_similarity=0.9)[3] == "near duplicate: of 'c1'"
     prepared = prepared_of(path, near_duplicate_similarity=0.9)
-    counts = statistics(prepared, {"train": prepared.chosen})
+    counts = statistics(prepared, {"train": prepared.selected})
     assert (counts["read"], counts["kept"]) == (4, 2)
     assert counts["rejected"] == {"exact duplicate": 1, "near duplicate": 1}
 
 
-def test_bench_prompts_do_not_get_into_training(tmp_path):
+def test_evaluation_questions_do_not_get_into_training(tmp_path):
     question = {
         "question_id": 5,
         "category": "c",
@@ -222,7 +221,7 @@ def test_texts_in_parts_are_joined_and_images_refused_by_name(tmp_path):
 
 
 def test_any_number_of_processes_leaves_the_same(tmp_path, monkeypatch):
-    monkeypatch.setattr(sharegpt, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(sharegpt, "PARALLEL_BYTES", 0)
     monkeypatch.setattr(rows, "CHUNK", 3000)
     path = tmp_path / "data.json"
     content = [*make_conversations(150), *make_conversations(20, 0), {"conversations": []}]
@@ -231,14 +230,14 @@ def test_any_number_of_processes_leaves_the_same(tmp_path, monkeypatch):
     for processes in (1, 2):
         prepared = prepared_of(path, processes, near_duplicate_similarity=0.9)
         numbers = range(len(prepared.rejected))
-        found.append((lines(prepared.usable, prepared.chosen, tmp_path),
+        found.append((lines(prepared.usable, prepared.selected, tmp_path),
                       lines(prepared.rejected, numbers, tmp_path)))  # fmt: skip
     assert found[0] == found[1]
     assert len(found[0][1]) >= 21
 
 
-def test_the_commands_own_defaults_leave_the_pages_conversations_alone(tmp_path):
+def test_the_commands_own_defaults_reject_no_conversation(tmp_path):
     path = write_json_lines(tmp_path / "data.jsonl", make_messages(9))
     command = PrepareShareGptConfig(n=9, output=tmp_path / "x", source=str(path))
     assert command.bench is None
-    assert len(prepare(str(path), None, command, tmp_path).chosen) == 9
+    assert len(prepare(str(path), None, command, tmp_path).selected) == 9

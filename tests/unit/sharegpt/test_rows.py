@@ -120,11 +120,11 @@ def test_a_row_without_end_is_given_up_before_it_fills_the_memory(tmp_path, monk
 
 def test_a_parquet_column_that_python_cannot_hold_matters_only_where_it_is_used(tmp_path):
     far = pyarrow.array([2**30], pyarrow.date32())
-    said = pyarrow.array([[{"role": "user", "content": "Hi"}]])
+    messages = pyarrow.array([[{"role": "user", "content": "Hi"}]])
     path = tmp_path / "data.parquet"
-    parquet.write_table(pyarrow.table({"created": far, "messages": said}), path)
+    parquet.write_table(pyarrow.table({"created": far, "messages": messages}), path)
     assert read(path) == [{"messages": [{"role": "user", "content": "Hi"}]}]
-    parquet.write_table(pyarrow.table({"id": far, "messages": said}), path)
+    parquet.write_table(pyarrow.table({"id": far, "messages": messages}), path)
     with pytest.raises(InputError, match="not readable as Parquet"):
         read(path)
 

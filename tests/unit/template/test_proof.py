@@ -283,9 +283,9 @@ def test_markers_are_put_into_a_template_of_no_known_family(name):
     chosen = choose_template(None, tokenizer, stop)
     assert chosen.origin == "the verifier's own, with markers put in"
     encoded = encode(tokenizer, chosen.text, EXCHANGE * 2, 10**6)
-    said = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
-    assert [text.strip() for text in said] == [said[0].strip()] * 2
-    assert said[0].strip().startswith("the cat") and said[0].endswith(end)
+    masked = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
+    assert [text.strip() for text in masked] == [masked[0].strip()] * 2
+    assert masked[0].strip().startswith("the cat") and masked[0].endswith(end)
     assert render(tokenizer, chosen.text, EXCHANGE, True) == render(
         tokenizer, unknown, EXCHANGE, True
     )
@@ -311,8 +311,8 @@ def test_markers_are_put_into_whatever_ends_its_replies(own):
     chosen = choose_template(None, tokenizer, [tokenizer.eos_token_id])
     assert chosen.origin == "the verifier's own, with markers put in"
     encoded = encode(tokenizer, chosen.text, EXCHANGE, 10**6)
-    said = [span["text"].strip() for span in spans(tokenizer, encoded) if span["masked"]]
-    assert said == ["the cat<|im_end|>"]
+    masked = [span["text"].strip() for span in spans(tokenizer, encoded) if span["masked"]]
+    assert masked == ["the cat<|im_end|>"]
 
 
 SPACE_WITHIN = "{% generation %}{{ ' ' + "
@@ -351,8 +351,8 @@ def test_markers_of_the_verifiers_that_do_not_stand_the_proof_are_put_in_anew(da
     chosen = choose_template(None, tokenizer, [tokenizer.eos_token_id])
     assert "markers put in (its own fail: template the verifier's own, probe" in chosen.origin
     encoded = encode(tokenizer, chosen.text, EXCHANGE, 10**6)
-    said = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
-    assert [text.strip() for text in said] == ["the cat<|im_end|>"]
+    masked = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
+    assert [text.strip() for text in masked] == ["the cat<|im_end|>"]
     assert render(tokenizer, chosen.text, EXCHANGE, False) == render(
         tokenizer, own, EXCHANGE, False
     )
@@ -392,8 +392,8 @@ def test_an_empty_thought_that_the_prompt_opens_belongs_to_the_reply():
     tokenizer = make_tokenizer(own)
     chosen = choose_template(None, tokenizer, [tokenizer.eos_token_id])
     encoded = encode(tokenizer, chosen.text, EXCHANGE, 10**6)
-    (said,) = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
-    assert said.strip() == "</think>\n\nthe cat<|im_end|>"
+    (masked,) = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
+    assert masked.strip() == "</think>\n\nthe cat<|im_end|>"
 
 
 def test_a_verifier_without_a_usable_template_is_refused():

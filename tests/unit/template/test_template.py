@@ -23,11 +23,11 @@ MESSAGES = [
 def test_the_mask_covers_each_reply_with_its_end_token():
     tokenizer = make_tokenizer()
     encoded = encode(tokenizer, MARKED, MESSAGES, 10**6)
-    said = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
-    assert said == ["the cat<|im_end|>", "a mat<|im_end|>"]
+    masked = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
+    assert masked == ["the cat<|im_end|>", "a mat<|im_end|>"]
     cut = encode(tokenizer, MARKED, MESSAGES, 10)
     assert len(cut.token_ids) == len(cut.loss_mask) == 10
-    assert cut.cut == len(encoded.token_ids) - 10
+    assert cut.cut_tokens == len(encoded.token_ids) - 10
 
 
 def test_a_template_without_markers_absent_or_broken_is_refused(tmp_path):
@@ -82,7 +82,7 @@ def test_a_template_that_loops_on_one_conversation_only_is_broken_off(monkeypatc
         encode(make_tokenizer(), template, MESSAGES, 99)
 
 
-def test_the_pages_example_template_masks_llama2_replies():
+def test_the_upstream_example_template_masks_llama2_replies():
     path = ROOT / "resources/example_chat_template_with_generation_keyword.json"
     template = json.loads(path.read_text())["chat_template"]
     tokenizer = make_tokenizer()
@@ -94,5 +94,5 @@ def test_the_pages_example_template_masks_llama2_replies():
         "<|im_start|>[INST] <<SYS>>\nbe brief\n<</SYS>>\n\nwhy [/INST] the cat <|im_end|>"
         "<|im_start|>[INST] how [/INST] a mat <|im_end|>"
     )
-    said = [span["text"].strip() for span in spans(tokenizer, encoded) if span["masked"]]
-    assert said == ["the cat <|im_end|>", "a mat <|im_end|>"]
+    masked = [span["text"].strip() for span in spans(tokenizer, encoded) if span["masked"]]
+    assert masked == ["the cat <|im_end|>", "a mat <|im_end|>"]

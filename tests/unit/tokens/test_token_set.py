@@ -11,23 +11,23 @@ from eagle.tokens.token_set import TokenSet, balance_by_tokens
 STOP = 9
 # two turns:      U  U  A  A stop nl U  A  stop nl        (A and stop are the assistant's)
 TWO_TURNS_IDS = [1, 2, 5, 6, STOP, 3, 1, 7, STOP, 3]
-TWO_TURNS_SAID = [0, 0, 1, 1, 1, 0, 0, 1, 1, 0]
+TWO_TURNS_MASK = [0, 0, 1, 1, 1, 0, 0, 1, 1, 0]
 
 
 def two_turns() -> TokenSet:
     """The written-out document between two others."""
     ids = [4, 4, 5, STOP, *TWO_TURNS_IDS, 1, 5, 6, STOP]
-    said = [0, 0, 1, 1, *TWO_TURNS_SAID, 0, 1, 1, 1]
+    mask = [0, 0, 1, 1, *TWO_TURNS_MASK, 0, 1, 1, 1]
     return TokenSet(
         torch.tensor(ids, dtype=torch.int32),
-        torch.tensor(said, dtype=torch.uint8),
+        torch.tensor(mask, dtype=torch.uint8),
         torch.tensor([0, 4, 14, 18]),
     )
 
 
 def test_official_alignment_counts_t_when_token_t_is_the_assistants():
     counted = two_turns().counted(1, "official", [STOP])
-    assert counted.tolist() == [bool(said) for said in TWO_TURNS_SAID[:-1]]
+    assert counted.tolist() == [bool(masked) for masked in TWO_TURNS_MASK[:-1]]
 
 
 def test_decoding_alignment_counts_t_when_token_t_plus_1_continues_a_reply():
@@ -75,11 +75,11 @@ def test_a_cut_off_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("slots", [1, 2, 4, 8])
-def test_documents_are_dealt_whole_and_evenly(slots):
+def test_documents_are_distributed_whole_and_evenly(slots):
     lengths = [7, 100, 30, 30, 20, 60, 5, 9]
-    dealt = balance_by_tokens(list(range(8)), lengths, slots)
-    assert Counter(d for held in dealt for d in held) == Counter(range(8))
-    filled = [sum(lengths[d] for d in held) for held in dealt]
+    balanced = balance_by_tokens(list(range(8)), lengths, slots)
+    assert Counter(d for slot in balanced for d in slot) == Counter(range(8))
+    filled = [sum(lengths[d] for d in slot) for slot in balanced]
     assert max(filled) <= max(100, 2 * sum(lengths) / slots)
 
 

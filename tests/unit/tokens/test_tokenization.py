@@ -92,8 +92,8 @@ def test_documents_are_the_rows_that_have_something_to_learn(maximum_length):
     assert counts["documents"] == len(tokens) == 100 - counts["documents_without_reply"]
     assert counts["tokens"] == len(tokens.token_ids)
     assert counts["assistant_tokens"] == int(tokens.loss_mask.sum())
-    assert counts["cut_tokens"] == sum(one.cut for one in expected)
-    assert counts["cut_documents"] == sum(one.cut > 0 for one in expected)
+    assert counts["cut_tokens"] == sum(one.cut_tokens for one in expected)
+    assert counts["cut_documents"] == sum(one.cut_tokens > 0 for one in expected)
 
 
 def test_every_reply_is_whole_shortened_or_cut_off():
@@ -103,7 +103,7 @@ def test_every_reply_is_whole_shortened_or_cut_off():
         whole = 0
         for one in one_by_one(rows, maximum_length):
             ends = np.diff([*one.loss_mask, 0]) == -1
-            whole += int(ends.sum()) - (one.cut > 0 and one.loss_mask[-1])
+            whole += int(ends.sum()) - (one.cut_tokens > 0 and one.loss_mask[-1])
         _tokens, counts = tokenized(rows, maximum_length)
         assert counts["cut_replies"] > 0 < counts["shortened_replies"]
         # a reply that ends exactly at the limit is counted as shortened above, and is whole

@@ -1,19 +1,21 @@
-"""The card gains the evaluation's results; the draft leaves the machine only when told."""
+"""The card gets the evaluation's results; the draft is sent only with --upload."""
 
 import base64
 import hashlib
 import json
-import subprocess
+import os
 import sys
 
 import pytest
 from huggingface_hub import ModelCard
-from tests.unit.report.test_card import HUB, TRAINED, VALIDATION
 
-from eagle.files import sha256_of_folder, write_json, write_text
+from eagle.draft.checkpoint import draft_hash
+from eagle.errors import InputError
+from eagle.files import write_json, write_text
 from eagle.report.card import card
-from tests.conftest import ROOT
-from tests.hub import Hub, environment, serve
+from tests.hub import Hub, serve
+from tests.unit.report.test_card import HUB, TRAINED, VALIDATION
+from tools.push_to_hub import main
 
 METRICS = {
     "tau": 1.57, "alpha_0": 0.37, "alpha_1": 0.25, "alpha_2": 0.45, "alpha_3": 0.3, "alpha_4": None,
@@ -27,7 +29,7 @@ WEIGHTS = bytes(range(256)) * 8
 
 
 class WritableHub(Hub):
-    """What an upload asks for as well: large files go apart, then one commit names them all."""
+    """Answers uploads as well: large files come separately, then one commit names all files."""
 
     received: dict
     allowed = "Bearer write"
@@ -77,11 +79,12 @@ class WritableHub(Hub):
 
 @pytest.fixture
 def exported(tmp_path):
-    """A project's folders after `dvc repro`, as far as publishing reads them."""
+    """The folders after `dvc repro` that publishing reads."""
     for layout in ("official", "vllm"):
         folder = tmp_path / "models/export" / layout
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(WEIGHTS)
+        write_json(folder / "config.json", {})
         write_text(folder / "README.md", card(layout, HUB, "llama2", TRAINED, VALIDATION))
     results = tmp_path / "results/evaluate"
     write_json(results / "metrics.json", METRICS)
@@ -89,19 +92,26 @@ def exported(tmp_path):
     evaluated = {
         "parameters": {"bench": "mt_bench", "questions": 8, "maximum_new_tokens": 32,
                        "temperature": 0.0, "dtype": "bfloat16"},
-        "inputs": {"draft": sha256_of_folder(tmp_path / "models/export/official")},
+        "inputs": {"draft": draft_hash(tmp_path / "models/export/official")},
         "hardware": {"cpu": "x86_64", "cores": 2, "gpus": []},
     }  # fmt: skip
     write_json(results / "provenance.json", evaluated)
     return tmp_path
 
 
-def push(folder, *more, address="http://127.0.0.1:9", **variables):
-    return subprocess.run(
-        [sys.executable, "-m", "tools.push_to_hub", "org/draft", "--layout", "vllm", *more],
-        cwd=folder, env=environment(address, folder, PYTHONPATH=str(ROOT), **variables),
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+@pytest.fixture
+def push(exported, monkeypatch, capsys):
+    """Run the command in the project; returns what it printed."""
+    monkeypatch.chdir(exported)
+
+    def run(token: str, *more: str) -> str:
+        monkeypatch.setenv("HF_TOKEN", token)
+        command = ["push_to_hub", "org/draft", "--layout", "vllm", *more]
+        monkeypatch.setattr(sys, "argv", command)
+        main()
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.fixture
@@ -112,14 +122,12 @@ def received():
 @pytest.fixture
 def hub(exported, received):
     handler = type("Receiving", (WritableHub,), {"received": received})
-    with serve(exported, handler) as address:
-        yield address
+    with serve(exported, handler):
+        yield
 
 
-def test_without_upload_the_card_is_made_and_nothing_sent(exported, hub, received):
-    finished = push(exported, address=hub, HF_TOKEN="write")
-    assert finished.returncode == 0, finished.stderr
-    assert "nothing was sent" in finished.stdout
+def test_without_upload_the_card_is_written_and_nothing_sent(exported, push, hub, received):
+    assert "nothing was sent" in push("write")
     assert not received
     text = (exported / "models/publish/vllm/README.md").read_text()
     assert "8 questions of mt_bench" in text
@@ -134,10 +142,9 @@ def test_without_upload_the_card_is_made_and_nothing_sent(exported, hub, receive
     assert "results" not in (exported / "models/export/vllm/README.md").read_text()
 
 
-def test_an_upload_is_one_commit_of_card_and_weights(exported, hub, received):
-    finished = push(exported, "--upload", address=hub, HF_TOKEN="write")
-    assert finished.returncode == 0, finished.stderr
-    assert f"uploaded, {hub}/org/draft/commit/" in finished.stdout
+def test_an_upload_is_one_commit_of_card_and_weights(exported, push, hub, received):
+    address = os.environ["HF_ENDPOINT"]
+    assert f"uploaded, {address}/org/draft/commit/" in push("write", "--upload")
     assert received["created"]["name"] == "draft"
     assert received["created"]["visibility"] == "private"
     digest = hashlib.sha256(WEIGHTS).hexdigest()
@@ -149,13 +156,9 @@ def test_an_upload_is_one_commit_of_card_and_weights(exported, hub, received):
     assert base64.b64decode(sent["README.md"]["content"]) == ready.read_bytes()
 
 
-def test_what_cannot_be_published_says_why(exported, hub):
-    finished = push(exported, "--upload", address=hub, HF_TOKEN="read")
-    assert finished.returncode == 1
-    message = finished.stderr.strip().splitlines()[-1]
-    assert message.startswith("error: upload to org/draft: ")
-    assert "HF_TOKEN" in message
-    (exported / "models/export/official/config.json").write_text("{}")
-    finished = push(exported)
-    assert finished.returncode == 1
-    assert "the results are not those of the draft in models/export" in finished.stderr
+def test_what_cannot_be_published_is_explained(exported, push, hub):
+    with pytest.raises(InputError, match="^upload to org/draft: .*HF_TOKEN"):
+        push("read", "--upload")
+    write_json(exported / "models/export/official/config.json", {"changed": True})
+    with pytest.raises(InputError, match="results are not those of the draft in models/export"):
+        push("write")

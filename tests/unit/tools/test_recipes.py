@@ -9,7 +9,7 @@ import yaml
 
 from eagle.config import load_params
 from eagle.errors import InputError
-from scripts.train import command_of
+from scripts.train import train_config
 from tests.conftest import ROOT
 from tools.use_recipe import use
 
@@ -34,18 +34,18 @@ def test_a_recipe_changes_what_it_names_and_nothing_else(checkout, name):
         section: values | recipe.get(section, {}) for section, values in before.items()
     }
     assert "# Every parameter of the workflow." in Path("params.yaml").read_text()
-    command_of(load_params())  # processes and accumulation divide the batch
+    train_config(load_params())  # processes and accumulation divide the batch
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 4])
-def test_the_pages_recipes_are_its_commands(checkout, gpus):
+def test_the_upstream_tutorials_recipes_are_its_commands(checkout, gpus):
     use(f"llama2_7b_chat_{gpus}gpu")
-    command = command_of(load_params())
-    assert command.micro_batch_size == 8 // gpus
-    assert command.gradient_accumulation_steps == 2
-    assert command.num_warmup_steps == 1024 * gpus
-    assert command.num_training_steps == 131072 * gpus
-    assert command.epochs == 4
+    config = train_config(load_params())
+    assert config.micro_batch_size == 8 // gpus
+    assert config.gradient_accumulation_steps == 2
+    assert config.num_warmup_steps == 1024 * gpus
+    assert config.num_training_steps == 131072 * gpus
+    assert config.epochs == 4
 
 
 def test_an_unknown_or_broken_recipe_leaves_params_as_they_are(checkout):
@@ -58,7 +58,7 @@ def test_an_unknown_or_broken_recipe_leaves_params_as_they_are(checkout):
     assert Path("params.yaml").read_text() == before
 
 
-def test_the_llama2_template_is_the_pages_example():
+def test_the_llama2_template_is_the_upstream_tutorials_example():
     example = ROOT / "resources/example_chat_template_with_generation_keyword.json"
     template = (ROOT / "resources/chat_templates/llama2.jinja").read_text()
     assert template.rstrip("\n") == json.loads(example.read_text())["chat_template"].rstrip("\n")

@@ -11,7 +11,7 @@ from tools.serve_check import (
     DRAFT_LENGTH,
     PROGRAMS,
     acceptance_rows,
-    counted,
+    answer_of,
     engine_answers,
     engine_of,
     wilson_interval,
@@ -22,7 +22,7 @@ STEPS = [[0, 1, 2, 0, 0], [5, 0, 0, 1], [2, 0, 3, 0, 1, 0], [0, 0, 0, 1], [1, 4,
 
 
 def answers(steps: list[list[int]]) -> list[dict]:
-    return [counted(Generation([1], 0.0, 0.0, len(row), row)) for row in steps]
+    return [answer_of(Generation([1], 0.0, 0.0, len(row), row)) for row in steps]
 
 
 def test_steps_are_counted_as_engines_count_them():
@@ -65,7 +65,7 @@ def test_an_engine_that_is_absent_or_fails_is_one_message(capsys):
     with pytest.raises(InputError, match="has neither vllm nor sglang; install one of them"):
         engine_of(Path(sys.executable))
     for engine in PROGRAMS:
-        with pytest.raises(InputError, match="ended with exit code 1; what it said stands above"):
+        with pytest.raises(InputError, match="ended with exit code 1; its messages are printed"):
             engine_answers(Path(sys.executable), engine, Path("draft"), [[1]], "float32")
         assert f"No module named '{engine}'" in capsys.readouterr().err
 

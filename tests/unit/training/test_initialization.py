@@ -2,24 +2,18 @@
 
 import pytest
 import torch
-from transformers import AutoConfig
 
 from eagle.draft.draft import Draft, attend_within_documents, draft_config
 from eagle.errors import InputError
 from eagle.training.initialization import (
+    Pairs,
     initialize_from_last_layer,
     initialize_least_squares,
     initialize_random,
 )
-from eagle.verifier.verifier import Verifier
 
 
-@pytest.fixture
-def draft(tiny_verifier):
-    return Draft(draft_config(None, AutoConfig.from_pretrained(tiny_verifier)))
-
-
-def test_random_weights_are_the_seeds_and_as_wide_as_the_config_says(draft):
+def test_random_weights_depend_on_the_seed_and_have_the_configs_deviation(draft):
     drawn = []
     for seed in (0, 0, 1):
         initialize_random(draft, seed)
@@ -37,9 +31,8 @@ def test_least_squares_begins_at_the_best_linear_prediction(draft):
     features = torch.randn(1000, width, generator=generator)
     targets = torch.cat([embeddings, features], dim=-1) @ truth
     initialize_random(draft, 0)
-    initialize_least_squares(
-        draft, zip(*(t.split(300) for t in (embeddings, features, targets)), strict=True)
-    )
+    parts = zip(*(t.split(300) for t in (embeddings, features, targets)), strict=True)
+    initialize_least_squares(draft, (Pairs(*part) for part in parts))
     with torch.no_grad():
         attend = attend_within_documents([1000], "sdpa")
         predicted = draft(features, embeddings, torch.arange(1000), attend)
@@ -48,10 +41,9 @@ def test_least_squares_begins_at_the_best_linear_prediction(draft):
 
 
 @pytest.mark.parametrize("biases", [False, True])
-def test_the_last_layer_is_taken_in_the_features_basis(draft, tiny_verifier, biases):
-    """From features, the draft's queries and MLP gates are what the verifier's layer makes of the
-    residual stream behind them."""
-    verifier = Verifier.load(tiny_verifier, torch.float32, torch.device("cpu"))
+def test_the_last_layer_is_taken_in_the_features_basis(draft, verifier, biases):
+    """From features, the draft computes the same queries and MLP gates as the verifier's layer from
+    the residual stream."""
     layer, final = verifier.model.model.layers[-1], verifier.model.model.norm
     generator = torch.Generator().manual_seed(0)
     for norm in (layer.input_layernorm, layer.post_attention_layernorm, final):
@@ -84,8 +76,7 @@ def test_the_last_layer_is_taken_in_the_features_basis(draft, tiny_verifier, bia
         )  # fmt: skip
 
 
-def test_a_verifier_of_another_form_is_refused(tiny_verifier):
-    verifier = Verifier.load(tiny_verifier, torch.float32, torch.device("cpu"))
+def test_a_verifier_of_another_form_is_refused(verifier):
     config = draft_config(None, verifier.config)
     config.intermediate_size = 40
     with pytest.raises(InputError, match="these differ: mlp.down_proj.weight, mlp.gate_proj"):

@@ -87,7 +87,7 @@ def test_part_of_a_vocabulary_is_a_head_of_those_rows_alone():
 
 
 class LargestTensor(TorchDispatchMode):
-    """Notes the most bytes that one operation's result holds."""
+    """Notes the size in bytes of the largest result of an operation."""
 
     bytes = 0
 
@@ -105,9 +105,10 @@ def test_memory_is_a_blocks_however_many_rows_and_tokens(rows, vocabulary, monke
     monkeypatch.setattr(loss, "ROWS", 128)
     monkeypatch.setattr(loss, "BLOCK", 1000)
     predicted, target, head = case(rows, 8, vocabulary)
-    whole = full_vocabulary(head.bfloat16())
+    full = full_vocabulary(head.bfloat16())
     with LargestTensor() as ours:
-        eagle_loss(predicted, target, teach(target, whole), whole)[1].backward()
+        sums = eagle_loss(predicted, target, teach(target, full), full)
+        sums.classification.backward()
     filled = rows + -rows % loss.ROUND
     assert ours.bytes == min(filled, loss.ROWS) * min(vocabulary, loss.BLOCK) * 4
     with LargestTensor() as plain:
@@ -121,5 +122,5 @@ def test_the_likeliest_tokens_are_the_largest_logits():
     first, five = likeliest_tokens(predicted, head, 5)
     assert torch.equal(first, expected[:, 0])
     assert torch.equal(five.sort(-1).values, expected.sort(-1).values)
-    tied = torch.ones(30, 8)  # as bfloat16 often has them: the choice is argmax's, as the teacher's
+    tied = torch.ones(30, 8)  # equal logits, as often in bfloat16: argmax chooses, as in `teach`
     assert torch.equal(likeliest_tokens(predicted, tied, 5)[0], (predicted @ tied.T).argmax(-1))

@@ -1,23 +1,26 @@
-"""Memory and operations of a step, held against what torch counts."""
+"""Memory and operations of a step, compared with what torch counts."""
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig
 
-from eagle.draft.draft import Draft, draft_config
 from eagle.draft.rollout import rollout
 from eagle.draft.vocabulary import full_vocabulary
+from eagle.errors import InputError
+from eagle.training import memory_and_flops
 from eagle.training.loss import eagle_loss, teach
-from eagle.training.memory_and_flops import memory_of_step, operations, operations_of_features
-from eagle.verifier.verifier import Verifier
+from eagle.training.memory_and_flops import (
+    check_memory,
+    memory_of_step,
+    operations,
+    operations_of_features,
+)
+from eagle.training.updates import plan_updates
 
 
 @pytest.mark.parametrize("steps", [0, 3])
-def test_the_memory_of_a_step_is_not_underestimated(tiny_verifier, steps):
-    """Held against what torch says is kept for the backward pass."""
-    config = draft_config(None, AutoConfig.from_pretrained(tiny_verifier))
-    draft = Draft(config)
+def test_the_memory_of_a_step_is_not_underestimated(draft, steps):
+    """Compared with what torch keeps for the backward pass."""
     lengths, kept = [120, 60], {}
     tokens = sum(lengths)
 
@@ -25,7 +28,7 @@ def test_the_memory_of_a_step_is_not_underestimated(tiny_verifier, steps):
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    inputs = torch.randn(tokens, config.hidden_size)
+    inputs = torch.randn(tokens, draft.config.hidden_size)
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         list(rollout(draft, inputs, inputs, torch.arange(tokens), lengths, "sdpa", steps))
     weights = {parameter.untyped_storage().data_ptr() for parameter in draft.parameters()}
@@ -34,15 +37,22 @@ def test_the_memory_of_a_step_is_not_underestimated(tiny_verifier, steps):
     assert activations < estimate < 3 * activations
 
 
+def test_a_micro_step_that_cannot_fit_is_refused_with_the_numbers(draft, make_config, monkeypatch):
+    config = make_config(features="cache", epochs=1, gradient_accumulation_steps=1)
+    updates, device = plan_updates(config, 2, 2), torch.device("cpu")
+    check_memory(config, draft, updates, [300, 700], device)
+    monkeypatch.setattr(memory_and_flops, "free_memory", lambda _device: 1e6)
+    with pytest.raises(InputError, match=r"of 1,000 tokens needs about .* GB and cpu has 0.0 GB"):
+        check_memory(config, draft, updates, [300, 700], device)
+
+
 def mixed(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """In place of attention, whose own operations are left out: all three flow on."""
+    """In place of attention, whose operations are not counted: a gradient reaches all three."""
     groups = query.shape[1] // key.shape[1]
     return query + (key + value).repeat_interleave(groups, dim=1)
 
 
-def test_operations_are_those_of_the_products(tiny_verifier):
-    verifier = Verifier.load(tiny_verifier, torch.float32, torch.device("cpu"))
-    draft = Draft(draft_config(None, verifier.config))
+def test_operations_are_those_of_the_products(verifier, draft):
     hidden, vocabulary = verifier.head.shape[1], full_vocabulary(verifier.head)
     tokens = masked = 64
     inputs, target = torch.randn(2, tokens, hidden)
@@ -52,7 +62,7 @@ def test_operations_are_those_of_the_products(tiny_verifier):
         before_loss = counted.get_total_flops()
         eagle_loss(predicted, target, teacher, vocabulary).classification.backward()
     once = 4 * len(verifier.head) * hidden * masked  # the teacher's two products
-    # nothing flows back into the inputs of the first product
+    # the inputs of the first product have no gradient
     spared = 2 * draft.fc.weight.numel() * tokens
     ours = operations(draft, len(verifier.head), 0, tokens, masked)
     assert counted.get_total_flops() == ours + once - spared

@@ -1,0 +1,36 @@
+"""Agreement of the draft's predictions with the verifier's on held-out text."""
+
+import torch
+
+from eagle.draft.draft import attend_within_documents
+from eagle.evaluation.models import Models
+from eagle.tokens.token_set import TokenSet
+from eagle.tracking import Progress
+from eagle.training.features import compute_features
+
+
+@torch.inference_mode()
+def top1_agreement(held_out: TokenSet, models: Models, progress: Progress) -> float:
+    """The share of decoding-aligned positions t where head(draft) and head(f_{t+1}) have the same
+    most likely token."""
+    verifier, draft, _ = models
+    agreements = positions = 0
+    for document in range(len(held_out)):
+        counted = held_out.counted(document, "decoding", verifier.stop_token_ids)
+        next_tokens = held_out.token_ids[held_out.span(document)][1:].long()
+        features = compute_features(held_out, verifier, [document])
+        pairs = len(next_tokens)
+        predicted = draft(
+            features[:-1],
+            verifier.embedding[next_tokens.to(features.device)],
+            torch.arange(pairs, device=features.device),
+            attend_within_documents([pairs], "sdpa"),
+        )
+        drafted, true = (
+            (states[counted.to(features.device)] @ verifier.head.T).argmax(-1)
+            for states in (predicted, features[1:])
+        )
+        agreements += int((drafted == true).sum())
+        positions += int(counted.sum())
+        progress.advance(note="agreement")
+    return agreements / positions

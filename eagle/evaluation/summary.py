@@ -1,0 +1,173 @@
+"""Metrics, their details, and a table of the prompts, from what was measured."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from eagle.config import Evaluate
+from eagle.decoding.speculative import Generation
+from eagle.evaluation.decoder import Decoder
+from eagle.evaluation.forecast import Forecast
+from eagle.evaluation.lossless import TIE, LosslessProof, TextComparison
+from eagle.evaluation.metrics import (
+    RATE_POSITIONS,
+    acceptance_length,
+    acceptance_rates,
+    bootstrap_interval,
+    calls_per_token,
+    draft_share,
+    other_acceptance_lengths,
+    speedup,
+    step_cost,
+    tokens_per_second,
+)
+from eagle.evaluation.race import Prompt, Race
+
+
+@dataclass
+class Measurements:
+    """Everything that `evaluate` measures."""
+
+    decoder: Decoder
+    race: Race
+    top1_agreement: float
+    chains: list[Generation]
+    """By a chain of RATE_POSITIONS in float32, at the evaluation's temperature."""
+    proof: LosslessProof
+
+
+@dataclass
+class Evaluation:
+    metrics: dict
+    """The keys of results/evaluate/metrics.json, one value each."""
+    details: dict
+    """Intervals, other definitions, forecasts, groups of prompts, ties."""
+    per_prompt: pd.DataFrame
+    """A row a prompt."""
+
+
+def summarize(settings: Evaluate, measured: Measurements) -> Evaluation:
+    """Compute the figures of an evaluation. Nothing is measured here."""
+    return Evaluation(_metrics(measured), _details(settings, measured), _per_prompt(measured.race))
+
+
+def _metrics(measured: Measurements) -> dict:
+    race = measured.race
+    rates = acceptance_rates(measured.chains, RATE_POSITIONS)
+    return {
+        "tau": round(acceptance_length(race.speculative), 4),
+        **{f"alpha_{n}": None if rate is None else round(rate, 4) for n, rate in enumerate(rates)},
+        "top1_agreement": round(measured.top1_agreement, 4),
+        "speedup": round(speedup(race.speculative, race.vanilla), 4),
+        "tokens_per_second": round(tokens_per_second(race.speculative), 2),
+        "lossless": measured.proof.lossless,
+    }
+
+
+def _details(settings: Evaluate, measured: Measurements) -> dict:
+    decoder, chains, proof, seed = (
+        measured.decoder, measured.chains, measured.proof, settings.seed
+    )  # fmt: skip
+    speculative, vanilla = measured.race.speculative, measured.race.vanilla
+    decode_speedup = speedup(speculative, vanilla, prefill=False)
+    return {
+        "decoder": decoder.describe(),
+        "draft_vocabulary": settings.draft_vocabulary,
+        "temperature": settings.temperature,
+        "tau_95": bootstrap_interval(acceptance_length, _drafted(speculative), seed=seed),
+        "other_tau": other_acceptance_lengths(speculative),
+        "acceptance_by_depth": acceptance_rates(speculative, decoder.shape.depth),
+        "alpha_95": bootstrap_interval(
+            lambda generations: acceptance_rates(generations, RATE_POSITIONS),
+            _drafted(chains),
+            seed=seed,
+        ),
+        "alpha_steps": sum(len(generation.accepted) for generation in chains),
+        "alpha_tau": acceptance_length(chains),
+        "speedup_95": bootstrap_interval(speedup, speculative, vanilla, seed=seed),
+        "speedup_without_prefill": decode_speedup,
+        "break_even_tau": step_cost(speculative, vanilla),
+        "vanilla_tokens_per_second": tokens_per_second(vanilla),
+        "verifier_calls_per_token": calls_per_token(speculative),
+        "draft_share": draft_share(speculative),
+        "forecasts": [_forecast_row(forecast) for forecast in decoder.forecasts],
+        "measured_over_forecast": decode_speedup / decoder.forecasts[0].speedup
+        if decoder.forecasts
+        else None,
+        "by_category": _by_group(lambda prompt: prompt.category, measured.race, seed),
+        "by_turn": _by_group(lambda prompt: f"turn {prompt.turn}", measured.race, seed),
+        "lossless": _comparison_counts(proof.float32, TIE)
+        | {"tokens_each": settings.lossless_tokens},
+        f"lossless_{settings.dtype}": _comparison_counts(proof.served, proof.served_tie)
+        | {"rounding_difference": proof.rounding},
+    }
+
+
+def _drafted(generations: list[Generation]) -> list[Generation]:
+    """Those in which something was drafted."""
+    return [generation for generation in generations if generation.accepted]
+
+
+def _forecast_row(forecast: Forecast) -> dict:
+    return {
+        "decoder": forecast.name,
+        "tau": forecast.tau,
+        "break_even_tau": forecast.step_cost,
+        "speedup_without_prefill": forecast.speedup,
+    }
+
+
+def _by_group(key: Callable[[Prompt], str], race: Race, seed: int) -> dict[str, dict]:
+    """tau and speed-up of groups of prompts, with their intervals."""
+    groups: dict[str, list[int]] = {}
+    for number, prompt in enumerate(race.prompts):
+        if race.speculative[number].accepted:
+            groups.setdefault(key(prompt), []).append(number)
+    table = {}
+    for group, numbers in groups.items():
+        speculative, vanilla = (
+            [generations[i] for i in numbers] for generations in (race.speculative, race.vanilla)
+        )
+        table[group] = {
+            "prompts": len(numbers),
+            "tau": acceptance_length(speculative),
+            "tau_95": bootstrap_interval(acceptance_length, speculative, seed=seed),
+            "speedup": speedup(speculative, vanilla),
+            "speedup_95": bootstrap_interval(speedup, speculative, vanilla, seed=seed),
+        }
+    return table
+
+
+def _comparison_counts(comparisons: list[TextComparison], tie: float) -> dict:
+    differing = [comparison for comparison in comparisons if not comparison.identical]
+    return {
+        "prompts": len(comparisons),
+        "identical": len(comparisons) - len(differing),
+        "ties": sum(comparison.lossless(tie) for comparison in differing),
+        "tie_is_within": tie,
+        "differences": [
+            {"position": comparison.first_difference, "logit_gap": comparison.logit_gap}
+            for comparison in differing
+        ],
+    }
+
+
+def _per_prompt(race: Race) -> pd.DataFrame:
+    rows = [
+        {
+            "question_id": prompt.question_id,
+            "category": prompt.category,
+            "turn": prompt.turn,
+            "prompt_tokens": len(prompt.token_ids),
+            "new_tokens": len(speculative.token_ids),
+            "verify_steps": speculative.verifier_steps,
+            "tau": acceptance_length([speculative]) if speculative.accepted else None,
+            "vanilla_tokens_per_second": tokens_per_second([vanilla]),
+            "tokens_per_second": tokens_per_second([speculative]),
+        }
+        for prompt, vanilla, speculative in zip(
+            race.prompts, race.vanilla, race.speculative, strict=True
+        )
+    ]
+    return pd.DataFrame(rows).round(3)

@@ -1,0 +1,80 @@
+"""The wiring of a training run: drafts, vocabularies, features and splits make a trainer."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from eagle.config import TrainConfig
+from eagle.draft.draft import Draft, draft_config
+from eagle.draft.vocabulary import Vocabulary, full_vocabulary, part_of_vocabulary
+from eagle.tokens.token_set import TokenSet
+from eagle.tracking import Tracker
+from eagle.training.batch import Split
+from eagle.training.feature_cache import CachedFeatures
+from eagle.training.features import Features, ReplayedFeatures
+from eagle.training.initialization import initialize_random
+from eagle.training.trainer import Trainer
+from eagle.verifier.verifier import Verifier
+
+# On a CPU, oneDNN keeps a kernel with its scratch memory for every new shape, by default 1024 of
+# them. Training has a few hundred shapes, but every batch of the verifier has a new one, and the
+# process would grow by gigabytes. oneDNN reads the variable at the first product.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "384")
+
+
+def new_draft(config: TrainConfig, verifier: Verifier) -> Draft:
+    """A draft with random weights on the verifier's device.
+
+    Raises:
+        InputError: `eagle_config_path` is not a config, or does not fit the verifier.
+    """
+    draft = Draft(draft_config(config.eagle_config_path, verifier.config))
+    initialize_random(draft, config.seed)
+    return draft.to(verifier.head.device)
+
+
+def build_trainer(
+    config: TrainConfig,
+    draft: Draft,
+    verifier: Verifier,
+    verifier_hash: str,
+    train: TokenSet,
+    validation: TokenSet,
+    run_folder: Path,
+    tracker: Tracker,
+    form: Callable[..., Trainer] = Trainer,
+) -> Trainer:
+    """A trainer that begins, or goes on from the state in its run folder; all ranks take part.
+
+    With cached features, those that are missing are computed here.
+
+    Args:
+        verifier_hash: names the verifier in the feature cache.
+        form: the trainer's class.
+
+    Raises:
+        InputError: something in the config does not fit the data, the verifier or the machine.
+    """
+
+    def features(tokens: TokenSet, vocabulary: Vocabulary) -> Features:
+        if config.features == "replay":
+            return ReplayedFeatures(tokens, verifier, vocabulary)
+        return CachedFeatures(tokens, verifier, vocabulary, verifier_hash, config.progress_seconds)
+
+    head = verifier.head.to(getattr(torch, config.verifier_model_lm_head_dtype))
+    full = trained = full_vocabulary(head)
+    if config.softmax_vocabulary is not None:
+        frequent = train.by_frequency(len(head))[: config.softmax_vocabulary]
+        trained = part_of_vocabulary(head, frequent)
+    return form(
+        config,
+        draft,
+        verifier,
+        Split.make(train, features(train, trained), config.mask_alignment, verifier.stop_token_ids),
+        # decoding-aligned, as the draft is used in serving, whatever training counts
+        Split.make(validation, features(validation, full), "decoding", verifier.stop_token_ids),
+        run_folder,
+        tracker,
+    )

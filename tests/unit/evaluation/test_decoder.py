@@ -1,0 +1,50 @@
+"""The decoder that the settings state."""
+
+import pytest
+
+from eagle.decoding.tree import DynamicTree, Tree
+from eagle.errors import InputError
+from eagle.evaluation.decoder import stated_decoder
+from tests.tiny import settings
+
+
+@pytest.mark.parametrize(
+    ("values", "shape", "name"),
+    [
+        ({"decoder": "chain", "draft_length": 3}, Tree.chain(3), "a chain of 3"),
+        (
+            {"decoder": "static_tree", "static_tree": "mc_sim_7b_63"},
+            Tree.named("mc_sim_7b_63"),
+            "a static tree of 25 tokens, 5 deep",
+        ),
+        (
+            {"decoder": "static_tree", "static_tree": [[0], [1], [0, 0]]},
+            Tree.from_paths([[0], [1], [0, 0]]),
+            "a static tree of 3 tokens, 2 deep",
+        ),
+    ],
+)
+def test_a_stated_shape_is_not_chosen(values, shape, name):
+    decoder = stated_decoder(settings("evaluate", **values))
+    assert decoder.shape.parents == shape.parents
+    assert decoder.describe()["name"] == name
+    assert decoder.forecasts == []
+
+
+def test_a_dynamic_tree_has_three_settings():
+    values = {"tree_tokens": 8, "tree_depth": 2, "tree_top_k": 3}
+    decoder = stated_decoder(settings("evaluate", decoder="dynamic_tree", **values))
+    assert decoder.shape == DynamicTree(tokens=8, depth=2, top_k=3)
+    assert decoder.describe()["name"] == "a tree of 7 tokens grown in each step"
+
+
+@pytest.mark.parametrize("values", [{"draft_length": "auto"}, {"static_tree": "auto"}])
+def test_auto_is_left_to_the_forecast(values):
+    kind = "chain" if "draft_length" in values else "static_tree"
+    assert stated_decoder(settings("evaluate", decoder=kind, **values)) is None
+
+
+def test_an_invalid_tree_is_refused():
+    orphan = settings("evaluate", decoder="static_tree", static_tree=[[0], [1, 0]])
+    with pytest.raises(InputError, match="is an orphan"):
+        stated_decoder(orphan)

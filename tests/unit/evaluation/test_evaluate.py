@@ -1,0 +1,96 @@
+"""A whole evaluation of an untrained draft, with its temperature and its models in memory."""
+
+import json
+import weakref
+
+import pytest
+import torch
+
+from eagle.draft.checkpoint import save_draft
+from eagle.draft.draft import Draft, draft_config
+from eagle.errors import InputError
+from eagle.evaluation import evaluate as module
+from eagle.evaluation.evaluate import evaluate
+from eagle.evaluation.models import load_models
+from eagle.tokens.tokenization import tokenize
+from eagle.tokens.tokenizer import load_tokenizer
+from eagle.tracking import Progress
+from eagle.training.initialization import initialize_random
+from eagle.verifier.verifier import Verifier
+from tests.tiny import MARKED, make_messages, settings, write_json_lines
+
+QUESTIONS = [
+    {"question_id": 1, "category": "birds", "turns": ["how is the cat", "why"]},
+    {"question_id": 2, "category": "hills", "turns": ["what is blue"]},
+]
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny_verifier, tmp_path_factory):
+    """What `evaluate` takes besides the settings, and the file of questions."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    verifier = Verifier.load(tiny_verifier, torch.float32, torch.device("cpu"))
+    draft = Draft(draft_config(None, verifier.config))
+    initialize_random(draft, 0)
+    save_draft(draft, folder / "draft")
+    tokenizer = load_tokenizer(tiny_verifier)
+    with Progress("tokenize", 6, "conversations", 1e9) as progress:
+        tokens, _ = tokenize(make_messages(6), tokenizer, MARKED, 200, progress)
+    arguments = (tiny_verifier, folder / "draft", MARKED, tokenizer, tokens, tokens, 1e9)
+    return arguments, write_json_lines(folder / "questions.jsonl", QUESTIONS)
+
+
+def chain_settings(questions, **values):
+    fixed = {
+        "bench": str(questions), "questions": 2, "decoder": "chain", "draft_length": 2,
+        "maximum_new_tokens": 8, "lossless_tokens": 8, "lossless_prompts": 2,
+        "draft_vocabulary": 100,
+    }  # fmt: skip
+    return settings("evaluate", **fixed | values)
+
+
+def test_metrics_details_and_table_are_of_the_same_generations(inputs):
+    arguments, questions = inputs
+    result = evaluate(chain_settings(questions), *arguments)
+    table, details = result.per_prompt, result.details
+    assert table[["question_id", "turn"]].values.tolist() == [[1, 1], [1, 2], [2, 1]]
+    steps = table["verify_steps"]
+    assert result.metrics["tau"] == pytest.approx(
+        (table["tau"] * steps).sum() / steps.sum(), abs=1e-3
+    )
+    assert [details["by_turn"][turn]["prompts"] for turn in ("turn 1", "turn 2")] == [2, 1]
+    assert details["lossless"]["prompts"] == 2
+    assert details["lossless_bfloat16"]["prompts"] == 3
+    assert result.metrics["lossless"]
+    assert json.loads(json.dumps(details))["decoder"]["name"] == "a chain of 2"
+
+
+def test_above_temperature_0_only_the_float32_chains_are_compared(inputs):
+    arguments, questions = inputs
+    result = evaluate(chain_settings(questions, temperature=1.0), *arguments)
+    again = evaluate(chain_settings(questions, temperature=1.0), *arguments)
+    assert result.metrics["tau"] == again.metrics["tau"]  # drawn from the seed
+    assert result.details["lossless_bfloat16"]["prompts"] == 0
+    assert result.details["lossless"]["prompts"] == 2
+
+
+def test_the_models_of_one_precision_are_freed_before_the_next_are_loaded(inputs, monkeypatch):
+    arguments, questions = inputs
+    loaded = []
+
+    def load(*args, **kwargs):
+        assert all(reference() is None for reference in loaded)
+        models = load_models(*args, **kwargs)
+        loaded.extend(weakref.ref(model) for model in models[:2])
+        return models
+
+    monkeypatch.setattr(module, "load_models", load)
+    evaluate(chain_settings(questions), *arguments)
+    assert len(loaded) == 4
+
+
+def test_replies_without_a_second_token_are_no_evaluation(inputs, monkeypatch):
+    arguments, questions = inputs
+    monkeypatch.setattr("eagle.verifier.verifier.stop_token_ids", lambda _: list(range(300)))
+    with pytest.raises(InputError, match="ended every reply to the first 3 prompts with its first"):
+        evaluate(chain_settings(questions), *arguments)

@@ -1,0 +1,43 @@
+"""Fixtures that the tests of training share."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from eagle.config import TrainConfig
+from eagle.draft.draft import Draft, draft_config
+from eagle.tokens.token_set import TokenSet
+from eagle.tokens.tokenization import tokenize
+from eagle.tracking import Progress
+from eagle.training.initialization import initialize_random
+from eagle.verifier.verifier import Verifier
+from tests.tiny import MARKED, make_messages, make_tokenizer
+
+
+@pytest.fixture
+def verifier(tiny_verifier) -> Verifier:
+    return Verifier.load(tiny_verifier, torch.float32, torch.device("cpu"))
+
+
+@pytest.fixture
+def draft(verifier) -> Draft:
+    draft = Draft(draft_config(None, verifier.config))
+    initialize_random(draft, 0)
+    return draft
+
+
+@pytest.fixture(scope="session")
+def tokens() -> TokenSet:
+    """Twelve documents."""
+    with Progress("tokenize", 12, "conversations") as progress:
+        return tokenize(make_messages(12), make_tokenizer(), MARKED, 200, progress)[0]
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., TrainConfig]:
+    """A config with the tutorial's defaults, in float32, and paths that nothing reads."""
+    paths = {"verifier_model_path": "v", "dataset_path": "d", "cpdir": "c"}
+    dtypes = ("verifier_model_dtype", "verifier_model_lm_head_dtype", "eagle_dtype")
+    fixed = {"mixed_precision": "none"} | dict.fromkeys(dtypes, "float32") | paths
+    return lambda **values: TrainConfig(**fixed | values)

