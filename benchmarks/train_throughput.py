@@ -38,6 +38,7 @@ from eagle.tracking import NullTracker
 from eagle.training.build import build_trainer, new_draft
 from eagle.training.loss import Sums, eagle_loss, teach
 from eagle.training.memory_and_flops import peak_memory_mb
+from eagle.verifier.admission import key_value_shapes
 from eagle.verifier.verifier import Verifier
 
 RESULTS = Path("benchmarks/results")
@@ -171,7 +172,7 @@ def random_verifier(shape: dict, device: torch.device) -> Verifier:
     """A Llama with random weights."""
     with torch.device(device):
         model = LlamaForCausalLM(LlamaConfig(**shape, dtype=torch.bfloat16)).bfloat16()
-    return Verifier(model, [2])
+    return Verifier(model, [2], key_value_shapes(model.config))
 
 
 def random_documents(count: int, vocabulary: int, longest: int, seed: int) -> TokenSet:

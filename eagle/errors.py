@@ -20,3 +20,13 @@ def one_clear_message() -> Iterator[None]:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
+
+
+def one_line(error: Exception) -> str:
+    """What another library's exception says, on one line and not too long for a message."""
+    return " ".join(str(error).split())[:240] or type(error).__name__
+
+
+def and_more(found: list, what: str = "more") -> str:
+    """For a message that names the first of several things: how many others there are."""
+    return f" (and {len(found) - 1} {what})" if len(found) > 1 else ""

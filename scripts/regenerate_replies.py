@@ -15,7 +15,9 @@ from eagle.sharegpt.conversations import read_conversations
 from eagle.template.choice import choose_template
 from eagle.tokens.tokenizer import load_tokenizer, stop_token_ids
 from eagle.tracking import Progress, say_written
-from eagle.verifier.verifier import Verifier, context_of
+from eagle.verifier.admission import admit
+from eagle.verifier.configuration import context_of
+from eagle.verifier.verifier import Verifier
 
 VERIFIER = Path("resources/verifier")
 SHAREGPT = Path("resources/sharegpt")
@@ -52,7 +54,7 @@ def write_regenerated(params: Params) -> str:
     inputs = [settings_json, template, sha256_of_file(VERIFIER / "manifest.json")]
     backend: Backend
     if settings.backend == "openai":
-        backend = CompletionServer(settings, params.machine, context_of(VERIFIER))
+        backend = CompletionServer(settings, params.machine, context_of(admit(VERIFIER).config))
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         verifier = Verifier.load(VERIFIER, getattr(torch, settings.dtype), device)

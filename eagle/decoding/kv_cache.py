@@ -3,12 +3,15 @@
 Shapes: L layers, G key-value heads, C capacity in tokens, D head size, T new tokens; batch 1.
 """
 
+from collections import Counter
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from transformers import Cache, PretrainedConfig
+from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-from eagle.errors import InputError
+from eagle.verifier.arithmetic import KeyValueShape
 
 
 class KeyValueCache(Cache):
@@ -19,31 +22,26 @@ class KeyValueCache(Cache):
     """
 
     def __init__(
-        self, config: PretrainedConfig, capacity: int, dtype: torch.dtype, device: torch.device
+        self,
+        shapes: Sequence[KeyValueShape],
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ):
         """Allocate room for `capacity` tokens.
 
-        Raises:
-            InputError: a layer does not attend to the whole text.
+        Args:
+            shapes: heads and head size of each layer's keys and values; layers may differ, and
+                latent attention keeps other things than keys (`eagle.verifier.admission`).
         """
-        types = getattr(config, "layer_types", None) or ["full_attention"]
-        if others := set(types) - {"full_attention", "sliding_attention"}:
-            raise InputError(
-                f"{config.model_type}: a verifier with {', '.join(sorted(others))}; decoding needs "
-                "one whose layers all see the whole text"
-            )
-        window = getattr(config, "sliding_window", None)
-        if window is not None and window < capacity:
-            raise InputError(
-                f"{config.model_type}: a verifier with a sliding window of {window} tokens, and "
-                f"{capacity} are to be read; shorten the prompts or lower "
-                "evaluate.maximum_new_tokens"
-            )
-        heads = config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // heads
-        shape = (config.num_hidden_layers, 2, 1, config.num_key_value_heads, capacity, size)
-        self.states = torch.empty(shape, dtype=dtype, device=device)  # [L, 2, 1, G, C, D]
-        super().__init__(layers=[_Layer(*layer) for layer in self.states])
+        kept = [shape for pair in shapes for shape in pair]
+        # one buffer for all that have the same shape, [2 L, 1, G, C, D] in most models
+        self.buffers = {
+            (heads, size): torch.empty(count, 1, heads, capacity, size, dtype=dtype, device=device)
+            for (heads, size), count in Counter(kept).items()
+        }
+        parts = {shape: iter(buffer) for shape, buffer in self.buffers.items()}
+        super().__init__(layers=[_Layer(next(parts[k]), next(parts[v])) for k, v in shapes])
 
     @property
     def length(self) -> int:
@@ -60,8 +58,9 @@ class KeyValueCache(Cache):
         start = self.length - newest
         if rows != list(range(len(rows))):
             end = start + len(rows)
-            at = torch.tensor(rows, device=self.states.device) + start
-            self.states[..., start:end, :] = self.states[..., at, :]
+            for buffer in self.buffers.values():
+                at = torch.tensor(rows, device=buffer.device) + start
+                buffer[..., start:end, :] = buffer[..., at, :]
         for layer in self.layers:
             layer.length = start + len(rows)
 

@@ -37,14 +37,12 @@ class VerifierSession:
     Args:
         capacity: tokens that the cache has room for, rows of a tree included.
 
-    Raises:
-        InputError: the cache does not support the verifier's attention.
     """
 
     def __init__(self, verifier: Verifier, capacity: int):
         self.verifier = verifier
         head = verifier.head
-        self.cache = KeyValueCache(verifier.config, capacity, head.dtype, head.device)
+        self.cache = KeyValueCache(verifier.key_value_shapes, capacity, head.dtype, head.device)
 
     def step(self, token_ids: list[int], tree: Tree | None = None) -> Tensor:
         """Read the next tokens, which join the cache. Returns their features [T, H].
@@ -59,8 +57,8 @@ class VerifierSession:
         if new > 1 and cached:
             tree = tree or Tree.chain(new - 1)
             positions = torch.tensor([tree.depths], device=device) + cached
-            mask = _attention_mask(tree.seen, cached, device)
-        output = self.verifier.model.base_model(
+            mask = self._masks(_attention_mask(tree.seen, cached, device), positions[0])
+        output = self.verifier.decoder(
             input_ids=torch.tensor([token_ids], device=device),
             attention_mask=mask,
             position_ids=positions,
@@ -68,6 +66,27 @@ class VerifierSession:
             use_cache=True,
         )
         return output.last_hidden_state[0]
+
+    def _masks(self, seen: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
+        """What the model takes as its attention mask: one, or one for each type of layer.
+
+        Args:
+            seen: bool [1, 1, T, N + T], without regard to windows.
+            positions: of the T new tokens, int64 [T].
+        """
+        keys = torch.cat([torch.arange(self.cache.length, device=seen.device), positions])
+        masks = {}
+        for kind, window in self.verifier.windows.items():
+            mask = seen
+            if window is not None:
+                mask = seen & (positions[:, None] - keys < window)
+            if self.verifier.attn == "eager":  # its masks are added to the scores
+                lowest = torch.finfo(self.verifier.head.dtype).min
+                mask = torch.zeros_like(mask, dtype=self.verifier.head.dtype).masked_fill_(
+                    ~mask, lowest
+                )
+            masks[kind] = mask
+        return masks if len(masks) > 1 else masks.popitem()[1]
 
     def logits(self, features: Tensor) -> Tensor:
         """[T, V] from features [T, H]."""
@@ -111,7 +130,8 @@ class DraftSession:
                 "narrower tree"
             )
         head = verifier.head
-        self.cache = KeyValueCache(draft.config, capacity + rows, head.dtype, head.device)
+        kept = (draft.config.num_key_value_heads, draft.config.head_dim)
+        self.cache = KeyValueCache([(kept, kept)], capacity + rows, head.dtype, head.device)
 
     def propose(self, features: Tensor, next_tokens: list[int]) -> Proposal:
         """Draft a tree of tokens. Afterwards the cache has grown by the T true pairs alone.

@@ -17,6 +17,7 @@ from eagle.decoding.tree import DynamicTree, Tree
 from eagle.draft.draft import Draft
 from eagle.draft.vocabulary import Vocabulary, full_vocabulary
 from eagle.errors import InputError
+from eagle.verifier.configuration import context_of
 from eagle.verifier.verifier import Verifier
 
 
@@ -199,7 +200,7 @@ def _check_context(
 ) -> None:
     if not prompt:
         raise InputError("the prompt has no token; give one of a token or more")
-    limit = verifier.config.max_position_embeddings
+    limit = context_of(verifier.config)
     needed = len(prompt) + maximum_new_tokens + depth
     if needed > limit:
         raise InputError(

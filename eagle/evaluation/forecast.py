@@ -223,7 +223,7 @@ def step_costs(
     In each round all shapes take turns, and each is compared with the vanilla decoding of that
     round, so that whatever slows the machine slows all alike. The costs are medians over rounds.
     """
-    never_stops = Verifier(verifier.model, stop_token_ids=[])
+    never_stops = Verifier(verifier.model, [], verifier.key_value_shapes)
     costs: list[list[StepCost]] = [[] for _ in shapes]
     for _ in range(rounds):
         reference = vanilla(never_stops, prompt, ROUND_TOKENS)

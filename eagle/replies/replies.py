@@ -17,6 +17,7 @@ from eagle.config import Regenerate
 from eagle.errors import InputError
 from eagle.template.template import Refused, encode_prompt
 from eagle.tracking import Progress
+from eagle.verifier.configuration import context_of
 from eagle.verifier.verifier import Verifier
 
 # Conversations that go through their turns together: enough for batches of prompts of about equal
@@ -224,7 +225,7 @@ class TransformersBackend:
         self, verifier: Verifier, tokenizer: PreTrainedTokenizerBase, settings: Regenerate
     ):
         self.verifier, self.tokenizer, self.settings = verifier, tokenizer, settings
-        self.context = verifier.config.max_position_embeddings
+        self.context = context_of(verifier.config)
 
     def replies(
         self, prompts: list[Prompt], done: Container[tuple[int, int]]

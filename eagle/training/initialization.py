@@ -54,9 +54,9 @@ def initialize_from_last_layer(draft: Draft, verifier: Verifier) -> None:
     ours = draft.layers[0]
     theirs = {
         name: (weight.full_tensor() if isinstance(weight, DTensor) else weight).float()
-        for name, weight in verifier.model.base_model.layers[-1].state_dict().items()
+        for name, weight in verifier.layers[-1].state_dict().items()
     }
-    final = verifier.model.base_model.norm.weight.float()
+    final = verifier.decoder.norm.weight.float()
     # a direction whose final norm weight is almost zero does not appear in the features
     visible = final.abs() > 1e-3 * final.abs().mean()
     expected = {name: tensor.shape for name, tensor in ours.state_dict().items()}

@@ -140,7 +140,7 @@ def operations_of_features(
     verifier: Verifier, softmax_vocabulary: int, tokens: int, masked: int
 ) -> float:
     """The same for computing features and teacher once."""
-    layers = _matrix_elements(verifier.model.base_model.layers)
+    layers = _matrix_elements(verifier.layers)
     return 2 * layers * tokens + 4 * softmax_vocabulary * verifier.head.shape[1] * masked
 
 

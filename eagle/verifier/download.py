@@ -9,11 +9,15 @@ import sys
 from pathlib import Path
 
 from eagle.errors import InputError
-from eagle.files import read_json, sha256_of_file, write_json
+from eagle.files import sha256_of_file, write_json
 from eagle.hub import snapshot
+from eagle.tokens.tokenizer import load_tokenizer, stop_token_ids
+from eagle.verifier.admission import admit, admit_config
 
 # Weights in a format that cannot run code, configuration and tokenizer; no code.
-MODEL_FILES = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*"]
+WEIGHTS = ["*.safetensors"]
+SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*"]
+MODEL_FILES = WEIGHTS + SMALL_FILES
 
 
 def fetch_verifier(source: str, revision: str | None, folder: Path) -> dict:
@@ -32,7 +36,10 @@ def fetch_verifier(source: str, revision: str | None, folder: Path) -> dict:
     """
     kind, _, name = source.partition(":")
     {"package": _from_package, "path": _from_path, "hub": _from_hub}[kind](name, revision, folder)
-    _check_model_folder(folder, source)
+    _check_layout(folder, source)
+    admit(folder, where=source)
+    load_tokenizer(folder)
+    stop_token_ids(folder)
     manifest = {
         "source": source,
         "revision": revision,
@@ -49,14 +56,19 @@ def _from_path(name: str, _revision: str | None, folder: Path) -> None:
             f"verifier.source = path:{name}: there is no such folder; give the folder of a model "
             "in transformers layout (config.json, *.safetensors, tokenizer files)"
         )
-    _check_model_folder(origin, f"path:{name}")
+    _check_layout(origin, f"path:{name}")
+    admit(origin)  # before gigabytes are copied
     for pattern in MODEL_FILES:
         for path in origin.glob(pattern):
             shutil.copyfile(path, folder / path.name)
 
 
 def _from_hub(name: str, revision: str | None, folder: Path) -> None:
-    snapshot(name, revision, folder, MODEL_FILES, f"verifier.source = hub:{name}")
+    asked_by = f"verifier.source = hub:{name}"
+    snapshot(name, revision, folder, SMALL_FILES, asked_by)
+    if (folder / "config.json").is_file():
+        admit_config(folder, asked_by)  # before gigabytes are downloaded
+    snapshot(name, revision, folder, WEIGHTS, asked_by)
 
 
 def _from_package(name: str, revision: str | None, folder: Path) -> None:
@@ -111,8 +123,8 @@ def _dequantize_gguf(weights: Path, folder: Path) -> None:
     (folder / "model.safetensors").chmod(0o644)
 
 
-def _check_model_folder(folder: Path, source: str) -> None:
-    """Check that a folder has configuration, tokenizer and all its weight files.
+def _check_layout(folder: Path, source: str) -> None:
+    """Check that a folder has configuration, weights in a safe format, and a tokenizer.
 
     Raises:
         InputError: something is missing.
@@ -133,10 +145,3 @@ def _check_model_folder(folder: Path, source: str) -> None:
             "Pickled weights (*.bin), which can run code, are not taken: choose a commit that has "
             "safetensors, or convert them and give path:FOLDER"
         )
-    for index in folder.glob("*.safetensors.index.json"):
-        absent = sorted(set(read_json(index)["weight_map"].values()) - names)
-        if absent:
-            raise InputError(
-                f"verifier.source = {source}: {index.name} names {', '.join(absent)}, which "
-                f"{'is' if len(absent) == 1 else 'are'} missing; get the whole model"
-            )

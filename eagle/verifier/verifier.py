@@ -5,11 +5,14 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, distributed, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from eagle.errors import InputError
 from eagle.tokens.tokenizer import stop_token_ids
+from eagle.verifier.admission import admit
+from eagle.verifier.arithmetic import KeyValueShape
+from eagle.verifier.configuration import layers_of, windows_of
 
 transformers_logging.disable_progress_bar()
 
@@ -22,11 +25,19 @@ class Verifier(nn.Module):
     official code).
     """
 
-    def __init__(self, model: nn.Module, stop_token_ids: list[int]):
+    def __init__(
+        self, model: nn.Module, stop_token_ids: list[int], key_value_shapes: list[KeyValueShape]
+    ):
+        """Wrap a model that was admitted (`eagle.verifier.admission`).
+
+        Args:
+            key_value_shapes: what each of its layers keeps of a token.
+        """
         super().__init__()
         self.model = model.eval().requires_grad_(False)
-        self.config = model.config
+        self.config = model.config.get_text_config(decoder=True)
         self.stop_token_ids = stop_token_ids
+        self.key_value_shapes = key_value_shapes
         self.sharded = False
 
     @classmethod
@@ -41,30 +52,29 @@ class Verifier(nn.Module):
         """Load a verifier from a folder in transformers layout.
 
         Args:
-            attn: transformers' name of the attention backend.
+            attn: transformers' name of the attention backend. A model without SDPA runs with eager
+                in its place.
             sharded: split the weights of every layer over all processes (FSDP2). Embedding and head
                 stay whole, because training uses them alone. All processes must run a sharded
                 verifier together.
 
         Raises:
-            InputError: the folder has no model that can be loaded, the attention backend is not
-                installed, or the logits are not simply features times head.
+            InputError: the folder has no model that can be a verifier (`admission.admit` says
+                why), or the attention backend is not installed.
         """
+        admitted = admit(folder, attn)
         try:
             model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, attn_implementation=attn, local_files_only=True
+                folder,
+                dtype=dtype,
+                attn_implementation=admitted.attn,
+                # the fused products of experts have no float64, in which ties are judged
+                experts_implementation="eager" if dtype == torch.float64 else None,
+                local_files_only=True,
+                trust_remote_code=False,
             )
         except (OSError, ValueError, SafetensorError) as error:
             raise InputError(f"{folder}: cannot be loaded as a model: {error}") from None
-        except ImportError as error:
-            raise InputError(f"attn = {attn}: not installed here: {error}") from None
-        if getattr(model.get_output_embeddings(), "bias", None) is not None:
-            raise InputError(f"{folder}: its head has a bias, which EAGLE-1 engines do not apply")
-        for scaling in (
-            "final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier",
-        ):  # fmt: skip
-            if getattr(model.config, scaling, None) not in (None, 1, 1.0):
-                raise InputError(f"{folder}: uses {scaling}; the draft's logits would differ")
         stop = stop_token_ids(folder)
         # plain decoding: penalties and top-p of the model's own generation config are not used
         model.generation_config = GenerationConfig(eos_token_id=stop, pad_token_id=stop[0])
@@ -73,12 +83,32 @@ class Verifier(nn.Module):
             from torch.distributed.fsdp import fully_shard  # takes half a second
 
             mesh = init_device_mesh(device.type, (distributed.get_world_size(),))
-            for layer in model.base_model.layers:
+            for layer in layers_of(model):
                 # every layer is an FSDP root, and a root keeps its gathered weights by default
                 fully_shard(layer, mesh=mesh, reshard_after_forward=True)
-        verifier = cls(model.to(device), stop)
+        verifier = cls(model.to(device), stop, admitted.key_value_shapes)
         verifier.sharded = sharded
         return verifier
+
+    @property
+    def attn(self) -> str:
+        """transformers' name of the attention backend that runs."""
+        return self.model.config._attn_implementation
+
+    @property
+    def windows(self) -> dict[str, int | None]:
+        """How far back each type of layer sees (`admission.windows_of`)."""
+        return windows_of(self.config)
+
+    @property
+    def decoder(self) -> nn.Module:
+        """Everything but the head: token ids in, features out."""
+        return self.model.get_decoder()
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder's layers."""
+        return layers_of(self.model)
 
     @property
     def embedding(self) -> Tensor:
@@ -97,17 +127,4 @@ class Verifier(nn.Module):
         Rows may be padded on the right: in a causal model, padding does not change earlier
         positions.
         """
-        return self.model.base_model(input_ids=token_ids, use_cache=False).last_hidden_state
-
-
-def context_of(folder: Path) -> int:
-    """The longest sequence that the verifier supports, in tokens.
-
-    Raises:
-        InputError: the configuration in `folder` cannot be loaded.
-    """
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: its configuration cannot be loaded: {error}") from None
-    return config.max_position_embeddings
+        return self.decoder(input_ids=token_ids, use_cache=False).last_hidden_state

@@ -1,7 +1,7 @@
 """Downloads from the hub are checked, resumed and kept; its refusals say what to do."""
 
+import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -130,10 +130,9 @@ def flawed(folder: Path, **flaws):
         yield handler
 
 
-def test_a_cut_connection_is_taken_up_where_it_broke(tiny_verifier, tmp_path):
-    published, megabyte = tmp_path / "published", 2**20
-    shutil.copytree(tiny_verifier, published)
-    (published / "model.safetensors").write_bytes(random.Random(0).randbytes(50 * megabyte))
+def test_a_cut_connection_is_taken_up_where_it_broke(tmp_path):
+    megabyte = 2**20
+    published = make_verifier(tmp_path / "published", intermediate_size=65_000)  # 50 MB
     with flawed(published, cuts=2) as handler:
         folder = fetch(tmp_path / "v")
     ranges = [asked for name, asked in handler.sent if name == "model.safetensors"]
@@ -242,3 +241,16 @@ def test_a_hub_that_does_not_answer(tmp_path):
     assert finished.returncode == 1
     assert "the hub at http://127.0.0.1:9 cannot be reached" in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+def test_a_config_that_cannot_be_a_verifiers_is_refused_before_its_weights_are_fetched(
+    tiny_verifier, tmp_path
+):
+    published = tmp_path / "published"
+    shutil.copytree(tiny_verifier, published)
+    config = json.loads((published / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "awq", "bits": 4}
+    (published / "config.json").write_text(json.dumps(config))
+    with flawed(published) as handler, pytest.raises(InputError, match="quantised by awq"):
+        fetch(tmp_path / "v")
+    assert "model.safetensors" not in [name for name, _ in handler.sent]

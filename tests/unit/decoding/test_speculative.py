@@ -217,7 +217,7 @@ def test_a_stop_token_among_accepted_tokens_ends_the_text(verifier, echo):
     prompt = prompts(verifier, 3)[2]
     text = vanilla(verifier, prompt, 24).token_ids
     stop = text[5]
-    ending = Verifier(verifier.model, [stop])
+    ending = Verifier(verifier.model, [stop], verifier.key_value_shapes)
     expected = text[: text.index(stop) + 1]
     assert vanilla(ending, prompt, 24).token_ids == expected
     for shape in SHAPES.values():

@@ -8,7 +8,6 @@ import torch
 
 from eagle.draft.checkpoint import save_draft
 from eagle.draft.draft import Draft, draft_config
-from eagle.errors import InputError
 from eagle.evaluation import evaluate as module
 from eagle.evaluation.evaluate import evaluate
 from eagle.evaluation.models import load_models
@@ -87,10 +86,3 @@ def test_the_models_of_one_precision_are_freed_before_the_next_are_loaded(inputs
     monkeypatch.setattr(module, "load_models", load)
     evaluate(chain_settings(questions), *arguments)
     assert len(loaded) == 4
-
-
-def test_replies_without_a_second_token_are_no_evaluation(inputs, monkeypatch):
-    arguments, questions = inputs
-    monkeypatch.setattr("eagle.verifier.verifier.stop_token_ids", lambda _: list(range(300)))
-    with pytest.raises(InputError, match="ended every reply to the first 3 prompts with its first"):
-        evaluate(chain_settings(questions), *arguments)

@@ -1,4 +1,4 @@
-"""Which verifiers and tokenizers can be used."""
+"""The verifier in memory: its features are what the head reads."""
 
 import pytest
 import torch
@@ -6,16 +6,18 @@ import torch
 from eagle.errors import InputError
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.verifier.verifier import Verifier
-from tests.tiny import make_verifier
+from tests.families import make_family
 
 
-@pytest.mark.parametrize(
-    "scaling", ["final_logit_softcapping", "logits_scaling", "logit_scale", "lm_head_multiplier"]
-)
-def test_a_verifier_whose_logits_are_not_features_times_head_is_refused(tmp_path, scaling):
-    folder = make_verifier(tmp_path, **{scaling: 0.5})
-    with pytest.raises(InputError, match=f"uses {scaling}; the draft's logits would differ"):
-        Verifier.load(folder, torch.float32, torch.device("cpu"))
+@pytest.mark.parametrize("family", ["llama", "falcon", "gemma", "gemma3", "qwen3_moe", "gpt_oss"])
+def test_the_head_makes_the_models_logits_of_the_features(family, tmp_path):
+    folder = make_family(family, tmp_path / "verifier")
+    verifier = Verifier.load(folder, torch.float32, torch.device("cpu"))
+    token_ids = torch.tensor([[5, 9, 30, 41, 7], [11, 12, 13, 14, 15]])
+    features = verifier.features(token_ids)
+    assert features.shape == (2, 5, verifier.config.hidden_size)
+    torch.testing.assert_close(features @ verifier.head.T, verifier.model(token_ids).logits)
+    assert len(verifier.layers) == verifier.config.num_hidden_layers
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
