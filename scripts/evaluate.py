@@ -54,7 +54,8 @@ def measure(draft: Path, results: Path) -> dict:
         write_json(folder / "provenance.json", source)
     metrics = result.metrics
     note = (
-        f"tau {metrics['tau']:.2f}, speed-up {metrics['speedup']:.2f}, "
+        f"tau {metrics['tau']:.2f}, {result.details['verdict']} "
+        f"(speed-up {result.details['measured_speedup']:.2f}), "
         f"lossless {metrics['lossless']}"
     )
     say_written("evaluate", started, results, note=note)

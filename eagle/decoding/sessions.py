@@ -43,6 +43,8 @@ class VerifierSession:
         self.verifier = verifier
         head = verifier.head
         self.cache = KeyValueCache(verifier.key_value_shapes, capacity, head.dtype, head.device)
+        self.finite = torch.ones((), dtype=torch.bool, device=head.device)
+        """Whether all logits so far were; on the device, which nobody waits for."""
 
     def step(self, token_ids: list[int], tree: Tree | None = None) -> Tensor:
         """Read the next tokens, which join the cache. Returns their features [T, H].
@@ -90,7 +92,23 @@ class VerifierSession:
 
     def logits(self, features: Tensor) -> Tensor:
         """[T, V] from features [T, H]."""
-        return self.verifier.model.get_output_embeddings()(features)
+        logits = self.verifier.model.get_output_embeddings()(features)
+        self.finite &= logits.amax().isfinite()  # NaN and infinity come through a maximum
+        return logits
+
+    def check_finite(self) -> None:
+        """Check all logits so far.
+
+        Raises:
+            InputError: some were not finite, so no token after them means anything.
+        """
+        if not self.finite:
+            dtype = str(self.verifier.head.dtype).removeprefix("torch.")
+            raise InputError(
+                f"the verifier's logits are not finite in {dtype} (a text of {self.cache.length} "
+                "tokens): every figure from them would be wrong. Decode in bfloat16 or float32 "
+                "(evaluate.dtype)"
+            )
 
     def keep(self, rows: list[int], newest: int) -> None:
         """Of the newest tokens, keep only some rows in the cache, given in ascending order."""

@@ -60,6 +60,7 @@ def vanilla(
     while len(generated) < maximum_new_tokens and token not in verifier.stop_token_ids:
         token = sampler.token(session.logits(session.step([token])))
         generated.append(token)
+    session.check_finite()
     return Generation(generated, prefill_seconds, clock.lap(), len(generated) - 1)
 
 
@@ -129,6 +130,7 @@ def speculate(
         generation.accepted.append(len(path) - 1)
         generation.verifier_steps += 1
         generation.decode_seconds += clock.lap()
+    session.check_finite()
     _cut(generation.token_ids, verifier.stop_token_ids, maximum_new_tokens)
     generation.decode_seconds += generation.draft_seconds + clock.lap()
     return generation

@@ -3,6 +3,7 @@
 import torch
 
 from eagle.draft.draft import attend_within_documents
+from eagle.errors import InputError
 from eagle.evaluation.models import Models
 from eagle.tokens.token_set import TokenSet
 from eagle.tracking import Progress
@@ -12,7 +13,11 @@ from eagle.training.features import compute_features
 @torch.inference_mode()
 def top1_agreement(held_out: TokenSet, models: Models, progress: Progress) -> float:
     """The share of decoding-aligned positions t where head(draft) and head(f_{t+1}) have the same
-    most likely token."""
+    most likely token.
+
+    Raises:
+        InputError: features or predictions are not finite: NaN would agree with NaN.
+    """
     verifier, draft, _ = models
     agreements = positions = 0
     for document in range(len(held_out)):
@@ -26,6 +31,12 @@ def top1_agreement(held_out: TokenSet, models: Models, progress: Progress) -> fl
             torch.arange(pairs, device=features.device),
             attend_within_documents([pairs], "sdpa"),
         )
+        if not predicted.isfinite().all():
+            raise InputError(
+                f"held-out document {document}: the draft's predictions are not finite in "
+                f"{str(predicted.dtype).removeprefix('torch.')}; evaluate in bfloat16 or float32 "
+                "(evaluate.dtype)"
+            )
         drafted, true = (
             (states[counted.to(features.device)] @ verifier.head.T).argmax(-1)
             for states in (predicted, features[1:])
@@ -33,4 +44,9 @@ def top1_agreement(held_out: TokenSet, models: Models, progress: Progress) -> fl
         agreements += int((drafted == true).sum())
         positions += int(counted.sum())
         progress.advance(note="agreement")
+    if not positions:
+        raise InputError(
+            f"none of {len(held_out)} held-out conversations has a position that counts, so there "
+            "is no agreement to measure; raise sharegpt.validation_fraction"
+        )
     return agreements / positions

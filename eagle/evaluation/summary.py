@@ -23,6 +23,7 @@ from eagle.evaluation.metrics import (
     tokens_per_second,
 )
 from eagle.evaluation.race import Prompt, Race
+from eagle.evaluation.verdict import Verdict, judge_speed
 
 
 @dataclass
@@ -49,17 +50,21 @@ class Evaluation:
 
 def summarize(settings: Evaluate, measured: Measurements) -> Evaluation:
     """Compute the figures of an evaluation. Nothing is measured here."""
-    return Evaluation(_metrics(measured), _details(settings, measured), _per_prompt(measured.race))
+    return Evaluation(
+        _metrics(measured, settings.seed), _details(settings, measured), _per_prompt(measured.race)
+    )
 
 
-def _metrics(measured: Measurements) -> dict:
+def _metrics(measured: Measurements, seed: int) -> dict:
     race = measured.race
+    # a clock that was disturbed gives no result
+    fault = _verdict(race, seed) == "timing fault"
     rates = acceptance_rates(measured.chains, RATE_POSITIONS)
     return {
         "tau": round(acceptance_length(race.speculative), 4),
         **{f"alpha_{n}": None if rate is None else round(rate, 4) for n, rate in enumerate(rates)},
         "top1_agreement": round(measured.top1_agreement, 4),
-        "speedup": round(speedup(race.speculative, race.vanilla), 4),
+        "speedup": None if fault else round(speedup(race.speculative, race.vanilla), 4),
         "tokens_per_second": round(tokens_per_second(race.speculative), 2),
         "lossless": measured.proof.lossless,
     }
@@ -85,7 +90,9 @@ def _details(settings: Evaluate, measured: Measurements) -> dict:
         ),
         "alpha_steps": sum(len(generation.accepted) for generation in chains),
         "alpha_tau": acceptance_length(chains),
+        "measured_speedup": speedup(speculative, vanilla),
         "speedup_95": bootstrap_interval(speedup, speculative, vanilla, seed=seed),
+        "verdict": _verdict(measured.race, seed),
         "speedup_without_prefill": decode_speedup,
         "break_even_tau": step_cost(speculative, vanilla),
         "vanilla_tokens_per_second": tokens_per_second(vanilla),
@@ -100,8 +107,21 @@ def _details(settings: Evaluate, measured: Measurements) -> dict:
         "lossless": _comparison_counts(proof.float32, TIE)
         | {"tokens_each": settings.lossless_tokens},
         f"lossless_{settings.dtype}": _comparison_counts(proof.served, proof.served_tie)
-        | {"rounding_difference": proof.rounding},
+        | {
+            "rounding_difference": proof.rounding.difference,
+            "rounding_ceiling": proof.rounding.ceiling,
+        },
     }
+
+
+def _verdict(race: Race, seed: int) -> Verdict:
+    speculative, vanilla = race.speculative, race.vanilla
+    return judge_speed(
+        speedup(speculative, vanilla),
+        bootstrap_interval(speedup, speculative, vanilla, seed=seed),
+        acceptance_length(speculative),
+        step_cost(speculative, vanilla),
+    )
 
 
 def _drafted(generations: list[Generation]) -> list[Generation]:

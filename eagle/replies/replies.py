@@ -290,6 +290,14 @@ class TransformersBackend:
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]  # [B, V]
+            finite = logits.amax(-1).isfinite().tolist()  # NaN and infinity come through a maximum
+            if not all(finite):
+                prompt = prompts[active[finite.index(False)]]
+                raise InputError(
+                    f"conversation {prompt.row} (counted from 0), turn {prompt.turn}: the "
+                    f"verifier's logits are not finite in {self.settings.dtype}, so no reply can "
+                    "be written; set regenerate.dtype to bfloat16 or float32"
+                )
             next_uniforms = torch.stack([uniforms[row][len(replies[row])] for row in active])
             sampled = sample(logits.float(), next_uniforms.to(device), self.settings.temperature)
             for row, token in zip(active, sampled.tolist(), strict=True):

@@ -2,6 +2,17 @@
 
 import pandas as pd
 
+VERDICTS = {
+    "faster": "Decoding is faster with this draft.",
+    "slower": "Decoding is slower with this draft.",
+    "no difference shown": "No difference in speed is shown: the interval of the speed-up holds 1.",
+    "timing fault": (
+        "The timing is at fault, and there is no result: a draft-and-verify step cannot take less "
+        "time than a vanilla step. Measure again with nothing else running, on longer texts."
+    ),
+}
+"""By `details["verdict"]` (eagle/evaluation/verdict.py)."""
+
 
 def report_text(trained: dict, measured: dict, details: dict, per_prompt: pd.DataFrame) -> dict:
     """Values for the templates report.md.jinja and report.html.jinja, by name.
@@ -20,11 +31,11 @@ def report_text(trained: dict, measured: dict, details: dict, per_prompt: pd.Dat
         )
     tau_low, tau_high = details["tau_95"]
     speed_low, speed_high = details["speedup_95"]
-    pays = measured["speedup"] >= 1
     headline = [
         ("acceptance length τ", f"{measured['tau']:.2f} ({tau_low:.2f}–{tau_high:.2f})",
          f"tokens a verify step yields with {decoder} at temperature {details['temperature']:g}"),
-        ("speed-up", f"{measured['speedup']:.2f} ({speed_low:.2f}–{speed_high:.2f})",
+        ("speed-up", "no result" if measured["speedup"] is None
+         else f"{measured['speedup']:.2f} ({speed_low:.2f}–{speed_high:.2f})",
          "over vanilla decoding in the same run, prefill included"),
         ("tokens/s", f"{measured['tokens_per_second']:.1f}",
          f"vanilla: {details['vanilla_tokens_per_second']:.1f}"),
@@ -39,10 +50,10 @@ def report_text(trained: dict, measured: dict, details: dict, per_prompt: pd.Dat
          f"masked tokens, features included; peak memory {trained['peak_memory_mb']:,} MB"),
     ]  # fmt: skip
     verdict = (
-        f"One draft-and-verify step takes as long as {details['break_even_tau']:.2f} vanilla steps "
-        f"on this machine, so τ {measured['tau']:.2f} makes decoding "
-        f"{'faster' if pays else 'slower'}. Drafting takes {details['draft_share']:.0%} of the "
-        f"time after the prefill; {details['verifier_calls_per_token']:.2f} verifier forwards "
+        f"{VERDICTS[details['verdict']]} One draft-and-verify step takes as long as "
+        f"{details['break_even_tau']:.2f} vanilla steps on this machine, so decoding breaks even "
+        f"at τ {details['break_even_tau']:.2f}; τ is {measured['tau']:.2f}. Drafting takes "
+        f"{details['draft_share']:.0%} of the time after the prefill; {details['verifier_calls_per_token']:.2f} verifier forwards "
         "come to a token, where vanilla decoding takes 1."
     )
     chosen = ""

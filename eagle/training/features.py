@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eagle.draft.vocabulary import Vocabulary
+from eagle.errors import InputError
 from eagle.tokens.token_set import TokenSet, balance_by_tokens
 from eagle.training.distributed import broadcast, rank_and_world
 from eagle.training.loss import Teacher, teach
@@ -120,11 +121,25 @@ class ReplayedFeatures:
 
 
 def compute_features(tokens: TokenSet, verifier: Verifier, documents: list[int]) -> Tensor:
-    """Features [T, H] of documents side by side, from one forward pass padded on the right."""
+    """Features [T, H] of documents side by side, from one forward pass padded on the right.
+
+    Raises:
+        InputError: they are not finite, as in a precision that the verifier overflows.
+    """
     rows = [tokens.token_ids[tokens.span(document)] for document in documents]
     padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # [B, longest]
     features = verifier.features(padded.long().to(verifier.head.device))
-    return torch.cat([features[i, : len(row)] for i, row in enumerate(rows)])
+    parts = [features[i, : len(row)] for i, row in enumerate(rows)]
+    computed = torch.cat(parts)
+    if not computed.isfinite().all():
+        finite = [bool(part.isfinite().all()) for part in parts]
+        raise InputError(
+            f"document {documents[finite.index(False)]} (numbered as in the token file): the "
+            f"verifier's features are not finite in {str(features.dtype).removeprefix('torch.')}; "
+            "compute them in bfloat16 or float32 (train.verifier_model_dtype, "
+            "--verifier-model-dtype; evaluate.dtype)"
+        )
+    return computed
 
 
 def keep_in_step(tokens: TokenSet, verifier: Verifier, rounds: int) -> None:

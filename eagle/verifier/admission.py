@@ -39,6 +39,8 @@ class Admitted(NamedTuple):
     """The attention implementation that it runs with."""
     key_value_shapes: list[KeyValueShape]
     """What each layer keeps of a token."""
+    embedding: str
+    """The name of the input embedding's parameter."""
 
 
 def admit(folder: Path, attn: str = "sdpa", where: str | None = None) -> Admitted:
@@ -72,6 +74,11 @@ def admit(folder: Path, attn: str = "sdpa", where: str | None = None) -> Admitte
         config=model.config.get_text_config(decoder=True),
         attn=model.config._attn_implementation,
         key_value_shapes=follow(model, where),
+        embedding=next(
+            name
+            for name, parameter in model.named_parameters()
+            if parameter is model.get_input_embeddings().weight
+        ),
     )
 
 

@@ -79,6 +79,12 @@ def follow(model: nn.Module, where: str) -> list[KeyValueShape]:
         )
     if getattr(head, "bias", None) is not None:
         raise InputError(f"{kind}: its head has a bias, which EAGLE-1 engines do not apply")
+    read, written = (list(m.weight.shape) for m in (model.get_input_embeddings(), head))
+    if read != written:
+        raise InputError(
+            f"{kind}: its embedding is {read} and its head {written}; a draft reads and writes one "
+            "vocabulary, in the width of the features"
+        )
     seen: dict[str, Any] = {}
     hooks = [
         decoder.register_forward_hook(

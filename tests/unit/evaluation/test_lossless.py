@@ -7,10 +7,12 @@ from eagle.decoding.speculative import speculate, vanilla
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.draft.draft import Draft, draft_config
 from eagle.evaluation.lossless import (
+    LosslessProof,
+    Rounding,
     TextComparison,
     compare_texts,
+    measure_rounding,
     reference_texts,
-    rounding_difference,
 )
 from eagle.verifier.verifier import Verifier
 from tests.tiny import make_verifier
@@ -93,6 +95,22 @@ def test_a_difference_is_lossless_only_as_a_proven_tie(verifier):
 def test_rounding_is_measured_between_the_two_ways_of_verifying(verifier, tiny_verifier):
     prompt = [5, 6, 7, 8]
     text = vanilla(verifier, prompt, 40).token_ids
-    assert rounding_difference(verifier, prompt, text) < 1e-10
+    assert measure_rounding(verifier, prompt, text).difference < 1e-10
     coarse = Verifier.load(tiny_verifier, torch.float32, torch.device("cpu"))
-    assert 0 < rounding_difference(coarse, prompt, text) < 1e-3
+    rounding = measure_rounding(coarse, prompt, text)
+    assert 0 < rounding.difference < rounding.ceiling == 1e-3
+
+
+def test_a_broken_decoder_does_not_widen_what_counts_as_a_tie(verifier, tiny_verifier):
+    """As a cache with stale keys does: the two ways to verify differ by far more than rounding."""
+    served = Verifier.load(tiny_verifier, torch.bfloat16, torch.device("cpu"))
+    rounding = measure_rounding(served, [5, 6, 7, 8], vanilla(served, [5, 6, 7, 8], 40).token_ids)
+    assert rounding.difference < rounding.ceiling
+    near = TextComparison(False, 3, rounding.difference)
+    assert LosslessProof([], [near], rounding).lossless
+    far = TextComparison(False, 3, 2 * rounding.ceiling)
+    assert not LosslessProof([], [far], rounding).lossless
+    broken = Rounding(10 * rounding.ceiling, rounding.ceiling)
+    assert broken.difference > far.logit_gap
+    assert not LosslessProof([], [far], broken).lossless
+    assert not LosslessProof([], [], broken).lossless
