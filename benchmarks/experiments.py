@@ -155,7 +155,7 @@ class Bench:
         config = TrainConfig(**shipped | FIXED | ONE_PASS | changes)
         with tempfile.TemporaryDirectory() as folder:
             trainer = build_trainer(
-                config, new_draft(config, self.verifier), self.verifier, self.hash,
+                *new_draft(config, self.verifier), self.verifier, self.hash,
                 train, self.validation, Path(folder), NullTracker(), form,
             )  # fmt: skip
             trainer.schedule = schedule(**vars(trainer.schedule))

@@ -44,7 +44,7 @@ def make_trainer(device: torch.device, dtype: str, updates: int, folder: Path) -
         | {"epochs": 1, "features": "replay", "replay_passes": 1, "save": 10**9}
     )
     return build_trainer(
-        config, new_draft(config, verifier), verifier, sha256_of_folder(VERIFIER),
+        *new_draft(config, verifier), verifier, sha256_of_folder(VERIFIER),
         tokens, tokens.part(0, 1), folder, NullTracker(),
     )  # fmt: skip
 

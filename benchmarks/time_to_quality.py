@@ -135,7 +135,7 @@ class Race:
     def ours(self, folder: Path) -> list[dict]:
         started = time.monotonic()
         config = self._config({})
-        trainer = self._trainer(Timed, config, new_draft(config, self.verifier), folder)
+        trainer = self._trainer(Timed, *new_draft(config, self.verifier), folder)
         trainer.started = started
         trainer.run()
         return trainer.points
@@ -145,7 +145,7 @@ class Race:
         once = {"num_training_steps": a_pass, "validation_updates": a_pass}
         config = self._config(OFFICIAL | {"learning_rate": rate} | once)
         self._fill_cache(self.train)
-        trainer = self._trainer(Official, config, new_draft(config, self.verifier), folder)
+        trainer = self._trainer(Official, *new_draft(config, self.verifier), folder)
         trainer.started = time.monotonic()
         trainer.run()
         return trainer.points

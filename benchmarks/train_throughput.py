@@ -56,7 +56,8 @@ def make_config(**values) -> TrainConfig:
 
 def plain_draft(config: TrainConfig, verifier: Verifier) -> Draft:
     """A draft with bfloat16 weights, as in the upstream tutorial."""
-    return new_draft(config, verifier).cast(torch.bfloat16)
+    _, draft = new_draft(config, verifier)
+    return draft.cast(torch.bfloat16)
 
 
 def plain_loss(
@@ -141,7 +142,7 @@ def our_job(
                 replay_documents=max(batch, 128), softmax_vocabulary=softmax_vocabulary, attn=attn,
             )  # fmt: skip
             trainer = build_trainer(
-                config, new_draft(config, verifier), verifier,
+                *new_draft(config, verifier), verifier,
                 "",  # no other verifier uses this cache
                 tokens, tokens.part(0, 1), Path(folder), NullTracker(),
             )  # fmt: skip

@@ -7,6 +7,7 @@ in `TrainConfig` and `PrepareShareGptConfig`, and docs/tutorial_defaults.md list
 from params.yaml.
 """
 
+import datetime
 import difflib
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -31,8 +33,10 @@ SCHEMA = Path("workflow/schemas/params.schema.json")
 Dtype = Literal["float32", "bfloat16", "float16"]
 
 # Names of the speakers in ShareGPT's exports and in the messages form.
+REJECT = "reject"
 ROLES = {
     "system": "system",
+    "developer": "system",
     "human": "user",
     "user": "user",
     "gpt": "assistant",
@@ -40,6 +44,10 @@ ROLES = {
     "bing": "assistant",
     "bard": "assistant",
     "assistant": "assistant",
+    "tool": REJECT,
+    "function": REJECT,
+    "function_call": REJECT,
+    "observation": REJECT,
 }
 
 
@@ -62,8 +70,26 @@ MaximumModelLength = Annotated[
     int,
     Field(
         ge=2,
-        description="Longest document in tokens; the rest of a conversation is cut off and "
-        "counted.",
+        description="Longest document in tokens, if the verifier's context is not shorter; the "
+        "rest of a conversation is cut off and counted.",
+    ),
+]
+
+
+def _is_a_day(value: Any) -> str:
+    try:
+        return datetime.date.fromisoformat(value).isoformat()
+    except (TypeError, ValueError):  # YAML reads a date without quotes as another type
+        raise ValueError('expected a day such as "2024-07-26", in quotes') from None
+
+
+TemplateDate = Annotated[
+    str,
+    BeforeValidator(_is_a_day),
+    Field(
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description="The day that a chat template writes where it asks for today's (Llama 3.2's, "
+        "SmolLM3's), as YYYY-MM-DD.",
     ),
 ]
 VerifierSharding = Annotated[
@@ -136,16 +162,18 @@ class ShareGptSelection(Section):
     system_turns: Literal["keep", "drop"]
     """Keep or drop the system turns of the data; some templates (Gemma's, Mistral's) refuse them.
     `system_prompt` takes the place of a dropped one."""
-    roles: dict[str, Literal["system", "user", "assistant"]]
-    """Role of each speaker name in the data, in lower case; any other name is an error."""
+    roles: dict[str, Literal["system", "user", "assistant", "reject"]]
+    """Role of each speaker name in the data, in lower case. A turn of another name, or of one with
+    the role reject, is unusable (see `unusable_turn`)."""
     drop_leading_reply: bool
     """Leave out an assistant turn before the first user turn; false: reject the conversation."""
     require_alternation: bool
     """Reject a conversation in which one role has two turns in a row; false: join such turns, with
     a blank line between them."""
     unusable_turn: Literal["reject", "cut"]
-    """When a turn is empty, too long, undecodable or has an image: reject the conversation, or cut
-    it before that exchange."""
+    """When a turn is empty, too long or undecodable, has an image, a call of a tool or a role that
+    is rejected, or is not to be trained on: reject the conversation, or cut it before that
+    exchange."""
     maximum_turn_characters: int | None = Field(ge=1)
     """Longest turn, in characters; null: any."""
     drop_duplicates: bool
@@ -212,6 +240,9 @@ class Template(Section):
     """Jinja chat template with {% generation %} markers. Null: the verifier's own template if it
     has them, else the one in resources/chat_templates with the same rendering, else the verifier's
     own with markers inserted."""
+    date: TemplateDate | None
+    """The day that a template writes where it asks for today's, as YYYY-MM-DD; it becomes part of
+    the template. Null: such a template is refused."""
     sample: int = Field(ge=1)
     """Number of conversations on which mask and rendering are checked."""
 
@@ -269,11 +300,12 @@ class Recipe(Section):
     compile: bool
     """Compile the draft's layer with torch.compile: for GPUs. On a CPU it needs a C++ compiler and
     takes longer than it saves."""
-    initialization: Literal["random", "least_squares", "last_layer"]
+    initialization: Literal["random", "least_squares", "last_layer", "auto"]
     """random: normal weights (official code). least_squares: `fc` is fitted to the features in
     closed form, and the output projections of attention and MLP are zero. last_layer: as
-    least_squares, and the other weights of attention and MLP come from the verifier's last
-    layer."""
+    least_squares, and the other weights of attention and MLP come from the verifier's last layer,
+    which must be one of Llama's. auto: last_layer where that layer has the weights and the
+    arithmetic of Llama's, least_squares elsewhere."""
     rollout_steps: int = Field(ge=0)
     """Further steps in which the draft reads its own predictions, as in decoding; all steps weigh
     the same."""
@@ -454,6 +486,7 @@ class TrainConfig(_TutorialRecipe, _Command):
     """Scheduler ticks (updates x processes) of the whole schedule, at which training ends; unset:
     from the epochs."""
     maximum_model_length: MaximumModelLength = 2048
+    template_date: TemplateDate = "2024-07-26"  # the one that Llama 3.2's template has by itself
     verifier_sharding: VerifierSharding = "none"
     peak_tflops: PeakTflops = None
     output: Path | None = None

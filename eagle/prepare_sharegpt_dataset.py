@@ -14,6 +14,7 @@ if __name__ == "__main__":  # started as a file: modules are found from the root
 
 from eagle.config import PrepareShareGptConfig, parse_command
 from eagle.errors import one_clear_message
+from eagle.sharegpt.conversations import named_fields
 from eagle.sharegpt.prepare import prepare
 from eagle.tracking import say_written
 
@@ -34,10 +35,9 @@ if __name__ == "__main__":
         prepared.usable.write(command.output, prepared.selected)
         rejected_file = command.output.with_suffix(".rejected.jsonl")
         prepared.rejected.write(rejected_file, range(len(prepared.rejected)))
+        notes = [f"{len(prepared.selected):,} conversations, {len(prepared.rejected):,} rejected"]
+        if not_read := named_fields(prepared.fields_not_read):
+            notes.append(not_read)
         say_written(
-            "prepare_sharegpt",
-            started,
-            command.output,
-            rejected_file,
-            note=f"{len(prepared.selected):,} conversations, {len(prepared.rejected):,} rejected",
+            "prepare_sharegpt", started, command.output, rejected_file, note="; ".join(notes)
         )

@@ -67,7 +67,7 @@ def _train(config: TrainConfig, device: torch.device) -> Path | None:
     dtype = getattr(torch, config.verifier_model_dtype)
     verifier = Verifier.load(config.verifier_model_path, dtype, device, config.attn, sharded)
     check_vocabulary(config, documents.train, len(verifier.embedding))
-    draft = new_draft(config, verifier)
+    config, draft = new_draft(config, verifier)
     inputs = {
         "verifier": sha256_of_folder(config.verifier_model_path),
         "data": documents.sha256,

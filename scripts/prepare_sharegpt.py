@@ -6,7 +6,7 @@ from pathlib import Path
 from eagle.config import load_params
 from eagle.errors import one_clear_message
 from eagle.files import whole_folder, write_json
-from eagle.sharegpt.conversations import split
+from eagle.sharegpt.conversations import named_fields, split
 from eagle.sharegpt.prepare import prepare, statistics
 from eagle.tracking import say_written
 
@@ -32,11 +32,13 @@ def main() -> None:
         prepared.rejected.write(folder / "rejected.jsonl", range(len(prepared.rejected)))
         counts = statistics(prepared, {"train": train, "validation": validation})
         write_json(folder / "statistics.json", counts)
-    note = (
+    notes = [
         f"{len(train):,} to train, {len(validation):,} to validate, "
         f"{len(prepared.rejected):,} rejected"
-    )
-    say_written("prepare_sharegpt", started, SHAREGPT, note=note)
+    ]
+    if not_read := named_fields(prepared.fields_not_read):
+        notes.append(not_read)
+    say_written("prepare_sharegpt", started, SHAREGPT, note="; ".join(notes))
 
 
 if __name__ == "__main__":

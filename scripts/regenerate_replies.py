@@ -47,7 +47,8 @@ def write_regenerated(params: Params) -> str:
     """
     settings = params.regenerate
     tokenizer = load_tokenizer(VERIFIER)
-    template = choose_template(params.template.file, tokenizer, stop_token_ids(VERIFIER)).text
+    stop = stop_token_ids(VERIFIER)
+    template = choose_template(params.template.file, tokenizer, stop, params.template.date).text
     # without the batch size, which changes only rounding: after a batch that did not fit in memory,
     # the run may continue with smaller ones
     settings_json = settings.model_dump_json(exclude={"batch_size"})

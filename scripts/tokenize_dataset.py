@@ -1,15 +1,17 @@
 """Stage tokenize_dataset: write token ids and loss masks as memory-mapped files."""
 
 import time
+from collections import Counter
 from pathlib import Path
 
 from eagle.config import load_params
 from eagle.errors import one_clear_message
 from eagle.files import sha256_of_file, sha256_of_json, whole_folder, write_json
 from eagle.template.template import load_template
-from eagle.tokens.tokenization import tokenize_file
+from eagle.tokens.tokenization import named_cuts, tokenize_file
 from eagle.tokens.tokenizer import chat_template_hash, load_tokenizer, tokenizer_hash
 from eagle.tracking import say_written
+from eagle.verifier.configuration import context_of, load_config
 
 VERIFIER = Path("resources/verifier")
 REPLIES = Path("resources/replies")
@@ -22,7 +24,8 @@ def main() -> None:
     params = load_params()
     tokenizer = load_tokenizer(VERIFIER)
     template = load_template(str(TEMPLATE), tokenizer)
-    length = params.tokens.maximum_model_length
+    longest, context = params.tokens.maximum_model_length, context_of(load_config(VERIFIER))
+    length = min(longest, context)
     inputs = {
         "tokenizer_sha256": tokenizer_hash(VERIFIER),
         "template_sha256": sha256_of_file(TEMPLATE),
@@ -45,10 +48,14 @@ def main() -> None:
         write_json(folder / "manifest.json", manifest)
         write_json(folder / "statistics.json", statistics)
     counts = manifest["train"]
-    note = (
+    notes = [
         f"{counts['tokens']:,} tokens to train on, {counts['assistant_tokens']:,} the assistant's"
-    )
-    say_written("tokenize_dataset", started, TOKENS, note=note)
+    ]
+    if context < longest:
+        notes.append(f"tokens.maximum_model_length is above the verifier's context of {context:,}")
+    if cuts := named_cuts(Counter(counts) + Counter(manifest["validation"]), length):
+        notes.append(cuts)
+    say_written("tokenize_dataset", started, TOKENS, note="; ".join(notes))
 
 
 if __name__ == "__main__":

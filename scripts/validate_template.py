@@ -14,6 +14,7 @@ from eagle.template.proof import spans, validate
 from eagle.template.template import encode
 from eagle.tokens.tokenizer import load_tokenizer, stop_token_ids
 from eagle.tracking import say_written
+from eagle.verifier.configuration import context_of, load_config
 
 VERIFIER = Path("resources/verifier")
 REPLIES = Path("resources/replies/train.jsonl")
@@ -26,9 +27,9 @@ def main() -> None:
     params = load_params()
     tokenizer = load_tokenizer(VERIFIER)
     stop = stop_token_ids(VERIFIER)
-    chosen = choose_template(params.template.file, tokenizer, stop)
+    chosen = choose_template(params.template.file, tokenizer, stop, params.template.date)
     rows = list(islice(conversations(REPLIES), params.template.sample))
-    length = params.tokens.maximum_model_length
+    length = min(params.tokens.maximum_model_length, context_of(load_config(VERIFIER)))
     report = validate(tokenizer, chosen, rows, stop, length)
     encoded = [encode(tokenizer, chosen.text, row["messages"], length) for row in rows[:SHOWN]]
     shown = [

@@ -56,6 +56,26 @@ def make_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
     )
 
 
+def make_sentencepiece(folder: Path) -> Path:
+    """Write a tokenizer.model like Llama-2's and Vicuna's, and what transformers knows it by."""
+    from sentencepiece import SentencePieceTrainer  # few tests need it
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "tokenizer.model").open("wb") as model:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter([" ".join(WORDS), "USER: ASSISTANT: The 17 times."] * 5),
+            model_writer=model, vocab_size=330, model_type="bpe", byte_fallback=True,
+            hard_vocab_limit=False, normalization_rule_name="identity",
+            remove_extra_whitespaces=False, minloglevel=2,
+        )  # fmt: skip
+    config = {
+        "tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>",
+        "unk_token": "<unk>", "legacy": False,
+    }  # fmt: skip
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
+
+
 def make_verifier(
     folder: Path,
     template: str | None = CHATML,

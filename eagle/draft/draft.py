@@ -21,6 +21,7 @@ from transformers.models.llama.modeling_llama import (
 
 from eagle.errors import InputError
 from eagle.files import read_json
+from eagle.verifier.configuration import full_attention_rope
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Attention of queries [1, A, T, D] to keys and values [1, G, T, D]: [1, A, T, D].
@@ -29,13 +30,18 @@ The caller decides which keys a query sees: in training those of its own documen
 packed ones, in decoding those in a cache.
 """
 
-FROM_VERIFIER = ("vocab_size", "max_position_embeddings", "rope_parameters")
-SHAPE = (
-    "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
-    "rms_norm_eps",
-)  # fmt: skip
 ACTIVATION = "silu"
 """The activation of the MLP, whatever the verifier's is: engines serve no other."""
+ROPE_FIELDS = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": (
+        "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
+    ),
+    "yarn": ("factor", "original_max_position_embeddings", "beta_fast", "beta_slow"),
+}  # fmt: skip
+"""Rope types of a new draft, and what each has beside its base: transformers, vLLM and SGLang
+compute the same frequencies from these, and differ in what other types and fields mean."""
 
 
 def draft_config(path: Path | None, verifier: PretrainedConfig) -> LlamaConfig:
@@ -43,36 +49,29 @@ def draft_config(path: Path | None, verifier: PretrainedConfig) -> LlamaConfig:
 
     Args:
         path: JSON file; None takes one layer of the verifier's own shape.
-        verifier: its config, from which FROM_VERIFIER is taken where the file leaves it out.
+        verifier: the config of its text model. The context is always the verifier's; vocabulary and
+            rope are where the file leaves them out.
 
     Raises:
         InputError: the file is not a config, or it does not fit the verifier.
     """
-    if path is None:
-        fields = {name: getattr(verifier, name) for name in SHAPE if hasattr(verifier, name)}
-    else:
-        fields = read_json(path)
-        if not isinstance(fields, dict) or "hidden_size" not in fields:
-            raise InputError(f"{path}: not a Llama config: `hidden_size` missing")
-        if {"rope_theta", "rope_scaling"} & fields.keys():
-            fields.setdefault("rope_parameters", None)  # the file states rope the older way
-    if not all(hasattr(verifier, name) for name in ("hidden_size", *FROM_VERIFIER)):
-        raise InputError(
-            f"the verifier is a {verifier.model_type}, without rotary embedding; a draft continues "
-            "models of Llama's kind (Llama, Mistral, Qwen, Gemma, Phi-3 and so on)"
-        )
-    for name in FROM_VERIFIER:
-        fields.setdefault(name, getattr(verifier, name))
+    where = "the draft's config" if path is None else str(path)
+    fields = _shape_of(verifier) if path is None else read_json(path)
+    if not isinstance(fields, dict) or "hidden_size" not in fields:
+        raise InputError(f"{path}: not a Llama config: `hidden_size` missing")
+    rope = draft_rope(verifier)
+    if not {"rope_theta", "rope_scaling", "rope_parameters"} & fields.keys():
+        fields["rope_parameters"] = rope
     if fields.setdefault("hidden_act", ACTIVATION) != ACTIVATION:
         raise InputError(
             f"{path}: hidden_act is {fields['hidden_act']}; vLLM and SGLang serve drafts with "
             f"{ACTIVATION} alone"
         )
-    if fields["rope_parameters"] is None:
-        del fields["rope_parameters"]
+    fields.setdefault("vocab_size", verifier.vocab_size)
     fields |= {
         "architectures": ["LlamaForCausalLM"],
         "num_hidden_layers": 1,
+        "max_position_embeddings": verifier.max_position_embeddings,
         "attention_bias": False,
         "mlp_bias": False,
         "tie_word_embeddings": False,
@@ -80,27 +79,82 @@ def draft_config(path: Path | None, verifier: PretrainedConfig) -> LlamaConfig:
         "eos_token_id": verifier.eos_token_id,
         "pad_token_id": None,
     }
-    config = LlamaConfig(**{"bias": False, "qkv_bias": False, "initializer_range": 0.02} | fields)
-    check_fit(config, verifier, str(path))
+    fields = {"bias": False, "qkv_bias": False, "initializer_range": 0.02} | fields
+    config = llama_config(fields, where)
+    check_fit(config, verifier, where)
+    if config.rope_parameters != rope:
+        raise InputError(
+            f"{where}: the draft's rope is {config.rope_parameters}; a draft for this verifier has "
+            f"{rope}. Leave rope out of the file"
+        )
     return config
 
 
+def draft_rope(verifier: PretrainedConfig) -> dict:
+    """The rotary parameters of a new draft: those of the verifier's layers that see the whole text.
+
+    A draft rotates whole heads, whatever part of them the verifier rotates. Of a rope type that
+    engines read in different ways (see ROPE_FIELDS) it takes the base alone. Up to the length for
+    which a verifier with such a type was made, `dynamic` is just that.
+    """
+    theirs = full_attention_rope(verifier)
+    kind = theirs["rope_type"] if theirs["rope_type"] in ROPE_FIELDS else "default"
+    fields = {name: theirs[name] for name in ROPE_FIELDS[kind] if theirs.get(name) is not None}
+    return {"rope_type": kind, "rope_theta": theirs["rope_theta"]} | fields
+
+
+def llama_config(fields: dict, where: str) -> LlamaConfig:
+    """A Llama config with these fields.
+
+    Args:
+        where: the file that they come from, for the message.
+
+    Raises:
+        InputError: transformers refuses one of them.
+    """
+    try:
+        return LlamaConfig(**fields)
+    except Exception as error:  # transformers' checks of a field raise many types of errors
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{where}: not a Llama config: {reason}") from None
+
+
 def check_fit(draft: PretrainedConfig, verifier: PretrainedConfig, where: str) -> None:
-    """Check that the draft has in common with the verifier what it needs to continue its features.
+    """Check that a draft reads and predicts features of the verifier's size and vocabulary.
 
     Args:
         where: the draft's file or folder, for the message.
 
     Raises:
-        InputError: hidden size, vocabulary or rotary embedding differ.
+        InputError: hidden size or vocabulary differ.
     """
-    for name in ("hidden_size", "vocab_size", "rope_parameters"):
+    for name in ("hidden_size", "vocab_size"):
         ours, theirs = getattr(draft, name), getattr(verifier, name)
         if ours != theirs:
             raise InputError(
-                f"{where}: the draft's {name} is {ours}, the verifier's is {theirs}; they must "
-                "be the same: choose the verifier that the draft belongs to, or correct the config"
+                f"{where}: the draft's {name} is {ours}, the verifier's is {theirs}; choose the "
+                "verifier that the draft belongs to"
             )
+
+
+def _shape_of(verifier: PretrainedConfig) -> dict:
+    """The shape of one layer: where layers differ, of the last one that sees the whole text."""
+    kinds = getattr(verifier, "layer_types", None) or []
+    full = [number for number, kind in enumerate(kinds) if kind == "full_attention"]
+    layer = verifier.per_layer_config[full[-1] if full else -1]
+    heads = layer.num_attention_heads
+    key_value_heads = getattr(layer, "num_key_value_heads", None)
+    shape = {
+        "hidden_size": layer.hidden_size,
+        # a model whose MLPs are all experts states no width, and Falcon's is this one
+        "intermediate_size": getattr(layer, "intermediate_size", 4 * layer.hidden_size),
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_value_heads or getattr(layer, "num_kv_heads", heads),
+        "head_dim": getattr(layer, "head_dim", None),
+    }
+    if hasattr(layer, "rms_norm_eps"):
+        shape["rms_norm_eps"] = layer.rms_norm_eps
+    return shape
 
 
 class Draft(nn.Module):

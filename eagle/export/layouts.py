@@ -20,11 +20,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import AutoConfig
 
 from eagle.draft.draft import Draft, check_fit, config_as_json
 from eagle.errors import InputError
-from eagle.files import write_json
+from eagle.files import read_json, write_json
+from eagle.verifier.admission import Admitted, admit
 
 ARCHITECTURES = {
     "official": "LlamaForCausalLM",
@@ -43,12 +43,13 @@ def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> No
         layout: a name of ARCHITECTURES.
 
     Raises:
-        InputError: the draft belongs to another verifier, the verifier's embedding cannot be read,
-            or the layout cannot store the draft's bias.
+        InputError: the folder has no model that can be a verifier, the draft belongs to another
+            one, the verifier's embedding cannot be read, or the layout cannot store the draft's
+            bias.
     """
-    verifier = AutoConfig.from_pretrained(verifier_folder)
-    check_fit(draft.config, verifier, str(verifier_folder))
-    embedding = _embedding(verifier_folder)
+    verifier = admit(verifier_folder)
+    check_fit(draft.config, verifier.config, str(verifier_folder))
+    embedding = _embedding(verifier_folder, verifier)
     weights = {name: tensor.to(embedding.dtype) for name, tensor in draft.state_dict().items()}
     bias = weights.get("fc.bias")
     if layout == "vllm":
@@ -72,7 +73,7 @@ def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> No
         "model_type": "llama",
         "dtype": str(embedding.dtype).removeprefix("torch."),
         # draft and verifier have the same positions
-        "max_position_embeddings": verifier.max_position_embeddings,
+        "max_position_embeddings": verifier.config.max_position_embeddings,
         # engines with an older transformers read these two instead of rope_parameters
         "rope_theta": rope.pop("rope_theta"),
         "rope_scaling": None if rope == {"rope_type": "default"} else rope,
@@ -84,14 +85,33 @@ def export(draft: Draft, verifier_folder: Path, layout: str, folder: Path) -> No
     save_file(contiguous, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def _embedding(verifier_folder: Path) -> Tensor:
-    """The verifier's input embedding [V, H]; no other tensor of its shards is read."""
-    for shard in sorted(verifier_folder.glob("*.safetensors")):
-        try:
-            with safe_open(shard, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118 (a safetensors file is no mapping)
-                    if name.endswith("embed_tokens.weight"):
-                        return file.get_tensor(name)
-        except SafetensorError as error:
-            raise InputError(f"{shard}: cannot be read: {error}; get the model again") from None
-    raise InputError(f"{verifier_folder}: no weight named *.embed_tokens.weight in its files")
+def _embedding(folder: Path, verifier: Admitted) -> Tensor:
+    """The verifier's input embedding [V, H], from the files that transformers reads."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        with _opened(single) as file:
+            names = dict.fromkeys(file.keys(), single.name)
+    else:
+        names = read_json(index)["weight_map"]
+    # conversions of names change the path to a parameter, never its own last two words
+    own = ".".join(verifier.embedding.split(".")[-2:])
+    shape = [verifier.config.vocab_size, verifier.config.hidden_size]
+    found = []
+    for name, file_name in names.items():
+        if name == own or name.endswith(f".{own}"):
+            with _opened(folder / file_name) as file:
+                if file.get_slice(name).get_shape() == shape:
+                    found.append(file.get_tensor(name))
+    if len(found) != 1:
+        raise InputError(
+            f"{folder}: found {len(found)} tensors named {own} of shape {shape}, expected one, the "
+            "input embedding; save the model anew (save_pretrained)"
+        )
+    return found[0]
+
+
+def _opened(file: Path) -> safe_open:
+    try:
+        return safe_open(file, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{file}: cannot be read: {error}; get the model again") from None

@@ -53,8 +53,9 @@ def report_text(trained: dict, measured: dict, details: dict, per_prompt: pd.Dat
         f"{VERDICTS[details['verdict']]} One draft-and-verify step takes as long as "
         f"{details['break_even_tau']:.2f} vanilla steps on this machine, so decoding breaks even "
         f"at τ {details['break_even_tau']:.2f}; τ is {measured['tau']:.2f}. Drafting takes "
-        f"{details['draft_share']:.0%} of the time after the prefill; {details['verifier_calls_per_token']:.2f} verifier forwards "
-        "come to a token, where vanilla decoding takes 1."
+        f"{details['draft_share']:.0%} of the time after the prefill; "
+        f"{details['verifier_calls_per_token']:.2f} verifier forwards come to a token, where "
+        "vanilla decoding takes 1."
     )
     chosen = ""
     if details["forecasts"]:

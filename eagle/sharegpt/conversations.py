@@ -1,23 +1,23 @@
-"""The form of a conversation, and how a row is brought into it.
+"""The form of a conversation, and the rules that bring the turns of a row into it.
 
 A conversation is {"id": ..., "messages": [{"role": "system" | "user" | "assistant", "content":
 str}, ...]}: at most one system turn at the start, then user and assistant turns that alternate.
 """
 
-import reprlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from eagle.config import ROLES, ShareGptSelection
+from eagle.config import REJECT, ROLES, ShareGptSelection
 from eagle.errors import InputError
 from eagle.files import json_lines
+from eagle.sharegpt.turns import Rejected, Turn, turns_of
 
 Item = TypeVar("Item")
-# For ShareGPT's form and for the messages form: the key of the list of turns, and in each turn the
-# keys of its role and its text.
-FORMS = (("conversations", "from", "value"), ("messages", "role", "content"))
+NAMED_REASONS = 3
+NAMED_FIELDS = 5
 # The rules for a conversation in a file of JSON lines. Only the rules that `regularize` reads are
 # set; `prepare` alone applies the others.
 _PREPARED_RULES = ShareGptSelection.model_construct(
@@ -29,23 +29,36 @@ _PREPARED_RULES = ShareGptSelection.model_construct(
 )
 
 
-class Rejected(Exception):
-    """One conversation cannot be used; the message is the reason."""
+class Rejections:
+    """Rows that cannot be used, counted by the part of the reason before its colon."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def add(self, reason: str, where: str) -> None:
+        """Count one row; `where` names it."""
+        kind = reason.split(":")[0]
+        self.counts[kind] += 1
+        self._first.setdefault(kind, f"{reason[:250]} ({where})")
+
+    def __str__(self) -> str:
+        """The most frequent reasons, each with its count and the first such row."""
+        most = self.counts.most_common(NAMED_REASONS)
+        others = len(self.counts) - len(most)
+        return "; ".join(
+            [f"{count:,} because: {self._first[kind]}" for kind, count in most]
+            + ([f"and {others} other reasons"] if others else [])
+        )
 
 
-class OtherSchema(Rejected):
-    """The row is not a conversation; the message says what was found instead."""
+class Usable(NamedTuple):
+    """What can be used of a file of conversations, and what cannot."""
 
-
-class Turn(NamedTuple):
-    """One turn of a row, before the rules are applied."""
-
-    number: int
-    """Index in the row's list of turns."""
-    role: str
-    text: str
-    problem: str | None = None
-    """Why its content is not usable text; None if it is."""
+    conversations: list[dict]
+    rejections: Rejections
+    fields_not_read: Counter[str]
+    """Number of usable rows by the name of a field that is not understood."""
 
 
 def read_conversations(path: Path) -> list[dict]:
@@ -66,7 +79,7 @@ def conversations(path: Path) -> Iterator[dict]:
         yield row | {"messages": messages_of(row, f"{path}, conversation {number}")}
 
 
-def messages_of(content: Any, where: str) -> list[dict]:
+def messages_of(row: Any, where: str) -> list[dict]:
     """The regular messages of one row.
 
     Args:
@@ -76,9 +89,41 @@ def messages_of(content: Any, where: str) -> list[dict]:
         InputError: the row is not a conversation, or it cannot be used.
     """
     try:
-        return regularize(turns_of(content, ROLES, where), _PREPARED_RULES)[0]
+        return regularize(turns_of(row, ROLES).turns, _PREPARED_RULES)[0]
     except Rejected as reason:
         raise InputError(f"{where}: {reason}") from None
+
+
+def usable_conversations(path: Path) -> Usable:
+    """Read the conversations of JSON lines that others may have written.
+
+    Raises:
+        InputError: the file is not JSON lines, or no row can be used; the message has the most
+            frequent reasons.
+    """
+    rows, rejections, fields_not_read = [], Rejections(), Counter()
+    for number, row in enumerate(json_lines(path), start=1):
+        try:
+            turns, not_read = turns_of(row, ROLES)
+            messages, _changes = regularize(turns, _PREPARED_RULES)
+        except Rejected as reason:
+            rejections.add(str(reason), f"conversation {number}")
+            continue
+        rows.append({"id": row.get("id", number), "messages": messages})
+        fields_not_read.update(not_read)
+    if not rows:
+        raise InputError(f"{path}: no usable conversation; {rejections}")
+    return Usable(rows, rejections, fields_not_read)
+
+
+def named_fields(fields_not_read: Counter[str]) -> str:
+    """A note on fields that are not understood, for the line that ends a command; may be empty."""
+    most = fields_not_read.most_common(NAMED_FIELDS)
+    names = [f"{name} ({count:,} rows)" for name, count in most]
+    others = len(fields_not_read) - len(most)
+    if others:
+        names.append(f"and {others} more")
+    return "fields that were not read: " + ", ".join(names) if names else ""
 
 
 def split(rows: list[Item], validation_fraction: float) -> tuple[list[Item], list[Item]]:
@@ -97,47 +142,6 @@ def split(rows: list[Item], validation_fraction: float) -> tuple[list[Item], lis
     return rows[:-validation_count], rows[-validation_count:]
 
 
-def turns_of(content: Any, roles: Mapping[str, str], where: str) -> list[Turn]:
-    """The turns of one row, in ShareGPT's form or in the messages form.
-
-    Args:
-        roles: the role of each name that a turn can have, names in lower case.
-        where: file and row, with which an error's message begins.
-
-    Raises:
-        OtherSchema: the row is in neither form.
-        InputError: a turn has a name that is not in `roles`.
-    """
-    form = next(
-        (f for f in FORMS if isinstance(content, dict) and isinstance(content.get(f[0]), list)),
-        None,
-    )
-    if form is None:
-        kind = type(content).__name__
-        found = f"keys {_short(sorted(content))}" if isinstance(content, dict) else f"a {kind}"
-        raise OtherSchema(
-            f'found {found}, expected {{"conversations": [{{"from", "value"}}, ...]}} '
-            'or {"messages": [{"role", "content"}, ...]}'
-        )
-    turns_key, role_key, text_key = form
-    turns = []
-    for number, turn in enumerate(content[turns_key]):
-        if not isinstance(turn, dict) or not {role_key, text_key} <= turn.keys():
-            raise OtherSchema(
-                f"turn {number}: found {_short(turn)}, expected an object with `{role_key}` and "
-                f"`{text_key}`"
-            )
-        name = turn[role_key]
-        role = roles.get(name.lower()) if isinstance(name, str) else None
-        if role is None:
-            raise InputError(
-                f"{where}, turn {number}: unknown role {_short(name)}; expected one of "
-                f"{', '.join(roles)}, or name it in sharegpt.roles"
-            )
-        turns.append(Turn(number, role, *_text(turn[text_key])))
-    return turns
-
-
 def regularize(turns: list[Turn], selection: ShareGptSelection) -> tuple[list[dict], list[str]]:
     """Bring turns into the form of a conversation that ends with a reply.
 
@@ -147,7 +151,7 @@ def regularize(turns: list[Turn], selection: ShareGptSelection) -> tuple[list[di
     Raises:
         Rejected: the rules of `selection` do not allow the change that would be necessary.
     """
-    changes = []
+    changes: list[str] = []
     system = [turn for turn in turns if turn.role == "system"]
     dialogue = [turn for turn in turns if turn.role != "system"]
     if system and selection.system_turns == "drop":
@@ -157,12 +161,16 @@ def regularize(turns: list[Turn], selection: ShareGptSelection) -> tuple[list[di
         raise Rejected("system turn not at the start")
     for turn in system:  # an empty system turn is allowed
         if (turn.problem or turn.text.strip()) and (problem := _problem(turn, selection)):
-            raise Rejected(f"{problem}: turn {turn.number}")
+            raise Rejected(f"{problem}: {turn.place}")
     if dialogue and dialogue[0].role == "assistant":
         if not selection.drop_leading_reply:
             raise Rejected("begins with a reply")
         dialogue = dialogue[1:]
         changes.append("leading reply dropped")
+    for index, turn in enumerate(dialogue):
+        if turn.role == REJECT:
+            dialogue = _cut(dialogue, index, index, str(turn.problem), selection, changes)
+            break
     if not selection.require_alternation:
         runs = [list(run) for _role, run in groupby(dialogue, key=lambda turn: turn.role)]
         if len(runs) < len(dialogue):
@@ -170,20 +178,20 @@ def regularize(turns: list[Turn], selection: ShareGptSelection) -> tuple[list[di
             changes.append("turns of one speaker joined")
     for index, turn in enumerate(dialogue):
         if turn.role != ("user", "assistant")[index % 2]:
-            raise Rejected(f"roles do not alternate: turn {turn.number}")
+            raise Rejected(f"roles do not alternate: {turn.place}")
     if len(dialogue) % 2:
         dialogue = dialogue[:-1]
         changes.append("last prompt dropped, which has no reply")
     for index, turn in enumerate(dialogue):
         if problem := _problem(turn, selection):
-            if selection.unusable_turn == "reject":
-                raise Rejected(f"{problem}: turn {turn.number}")
-            dialogue = dialogue[: index - index % 2]
-            changes.append("cut before an unusable turn")
+            dialogue = _cut(dialogue, index, index - index % 2, problem, selection, changes)
             break
     if not dialogue:
         raise Rejected("no user turn with a reply")
-    return [{"role": turn.role, "content": turn.text} for turn in system + dialogue], changes
+    turns = system + dialogue
+    changes += [turn.change for turn in turns if turn.change]
+    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    return messages, list(dict.fromkeys(changes))
 
 
 def is_unicode(text: str) -> bool:
@@ -193,25 +201,6 @@ def is_unicode(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _text(content: Any) -> tuple[str, str | None]:
-    """The text of a turn's content, and why it is not usable text (None if it is).
-
-    Content is a string or a list of parts; the texts of parts are joined.
-    """
-    if isinstance(content, str):
-        return content, None
-    texts = []
-    for part in content if isinstance(content, list) else [content]:
-        if not isinstance(part, dict) or not isinstance(part.get("type"), str):
-            return "", "turn is not text"
-        if part["type"] != "text":
-            return "", f"turn holds a part of another kind, {_short(part['type'])}"
-        if not isinstance(part.get("text"), str):
-            return "", "turn is not text"
-        texts.append(part["text"])
-    return "".join(texts), None
 
 
 def _problem(turn: Turn, selection: ShareGptSelection) -> str | None:
@@ -226,12 +215,28 @@ def _problem(turn: Turn, selection: ShareGptSelection) -> str | None:
     return None if is_unicode(turn.text) else "turn holds half a surrogate pair"
 
 
+def _cut(
+    dialogue: list[Turn],
+    index: int,
+    end: int,
+    problem: str,
+    selection: ShareGptSelection,
+    changes: list[str],
+) -> list[Turn]:
+    """The turns before `end`, where turn `index` has a problem.
+
+    Raises:
+        Rejected: the rules do not allow to cut there, or nothing would be left.
+    """
+    if selection.unusable_turn == "reject" or not end:
+        raise Rejected(f"{problem}: {dialogue[index].place}")
+    changes.append("cut before an unusable turn")
+    return dialogue[:end]
+
+
 def _joined(run: list[Turn]) -> Turn:
     """One turn in place of several turns of one role; texts divided by a blank line."""
     problem = next((turn.problem for turn in run if turn.problem), None)
-    return Turn(run[0].number, run[0].role, "\n\n".join(turn.text for turn in run), problem)
-
-
-def _short(found: Any) -> str:
-    """A representation of bounded length, for messages."""
-    return reprlib.repr(found)
+    change = next((turn.change for turn in run if turn.change), None)
+    text = "\n\n".join(turn.text for turn in run)
+    return run[0]._replace(text=text, problem=problem, change=change)

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,16 +19,10 @@ from eagle.errors import InputError
 from eagle.files import LinesOnDisk, check_file
 from eagle.hub import fetch_dataset_file
 from eagle.parallel import ordered_map
-from eagle.sharegpt.conversations import (
-    OtherSchema,
-    Rejected,
-    Turn,
-    is_unicode,
-    regularize,
-    turns_of,
-)
+from eagle.sharegpt.conversations import Rejections, is_unicode, regularize
 from eagle.sharegpt.overlap import QuestionSearch, near_duplicates, signatures, words_of
 from eagle.sharegpt.rows import batches_of_rows
+from eagle.sharegpt.turns import Rejected, RowTurns, turns_of
 from eagle.system_prompts import system_turn
 from eagle.tracking import Progress
 
@@ -42,8 +36,9 @@ class Row(NamedTuple):
     file: str
     number: int
     """Index in the file."""
-    id: str | int | None
-    turns: list[Turn]
+    id: Any
+    """As it stands in the row; None without one."""
+    read: RowTurns | None
     problem: str | None = None
     """Why the row cannot be used, if that was found while reading it."""
 
@@ -61,6 +56,8 @@ class CheckedRow(NamedTuple):
     """JSON of the list of messages."""
     changes: tuple[str, ...] = ()
     """Names of the changes that made the conversation regular."""
+    fields_not_read: tuple[str, ...] = ()
+    """Names of the fields that are not understood."""
     assistant_turns: int = 0
     assistant_characters: int = 0
     signature: np.ndarray | None = None
@@ -79,8 +76,9 @@ class Prepared:
         self.selected: list[int] = []
         self.assistant_turns, self.assistant_characters = array("q"), array("q")
         self.changes: Counter[str] = Counter()
-        self.reasons: Counter[str] = Counter()
-        self.first_reason: str | None = None
+        self.rejections = Rejections()
+        self.fields_not_read: Counter[str] = Counter()
+        """Number of usable rows by the name of a field that is not understood."""
         self.origins: list[tuple[str, int, str | int]] = []
         """File, row and id of each usable conversation."""
 
@@ -93,13 +91,13 @@ class Prepared:
         self.assistant_turns.append(row.assistant_turns)
         self.assistant_characters.append(row.assistant_characters)
         self.changes.update(row.changes)
+        self.fields_not_read.update(row.fields_not_read)
 
     def reject(self, file: str, number: int, reason: str) -> None:
-        """Add a rejected row; rows are counted by the part of `reason` before its colon."""
+        """Add a rejected row."""
         row = {"file": file, "row": number, "reason": reason}
         self.rejected.append(json.dumps(row).encode())
-        self.reasons[reason.split(":")[0]] += 1
-        self.first_reason = self.first_reason or reason
+        self.rejections.add(reason, f"{file}, row {number}")
 
 
 def prepare(
@@ -123,8 +121,8 @@ def prepare(
         progress_seconds: seconds between progress lines.
 
     Raises:
-        InputError: the source is absent, damaged or in another schema, has an unknown role, or has
-            no usable conversation; or the evaluation questions cannot be read.
+        InputError: the source is absent or damaged, or has no usable conversation; or the
+            evaluation questions cannot be read.
     """
     files = _files(source, revision)
     size = sum(check_file(file) for file in files)
@@ -163,7 +161,7 @@ def prepare(
     if not unique:
         raise InputError(
             f"{source}: no usable conversation; "
-            + (f"all {rows_read} rejected, the first because: {prepared.first_reason}"
+            + (f"all {rows_read:,} rows rejected, {prepared.rejections}"
                if rows_read else "the list is empty")
         )  # fmt: skip
     Random(selection.shuffle_seed).shuffle(unique)
@@ -189,7 +187,7 @@ class Rules:
                 checked_row, row_words = self._check(row)
                 words.append(row_words)
             except Rejected as reason:
-                checked_row = CheckedRow(row.file, row.number, row.id, str(reason))
+                checked_row = CheckedRow(row.file, row.number, None, str(reason))
             checked.append(checked_row)
         if words and self.selection.near_duplicate_similarity is not None:
             minhashes = iter(signatures(words))
@@ -200,9 +198,9 @@ class Rules:
 
     def _check(self, row: Row) -> tuple[CheckedRow, list[bytes]]:
         """The row as a conversation, and its words; no words if no rule needs them."""
-        if row.problem is not None:
+        if row.read is None:
             raise Rejected(row.problem)
-        messages, changes = regularize(row.turns, self.selection)
+        messages, changes = regularize(row.read.turns, self.selection)
         words: list[bytes] = []
         if self.questions is not None or self.selection.near_duplicate_similarity is not None:
             words = words_of([m["content"] for m in messages if m["role"] != "system"])
@@ -211,11 +209,14 @@ class Rules:
         if self.system_turn and messages[0]["role"] != "system":
             messages = self.system_turn + messages
             changes.append("system prompt put in front")
+        identity = row.id if _is_identity(row.id) else None
+        if identity is None and row.id is not None:
+            changes.append("id left out, which is neither text nor a whole number")
         replies = [m["content"] for m in messages if m["role"] == "assistant"]
         checked_row = CheckedRow(
-            row.file, row.number, row.id, None,
+            row.file, row.number, identity, None,
             json.dumps(messages, ensure_ascii=False).encode(), tuple(changes),
-            len(replies), sum(map(len, replies)),
+            tuple(row.read.fields_not_read), len(replies), sum(map(len, replies)),
         )  # fmt: skip
         return checked_row, words
 
@@ -237,12 +238,14 @@ def statistics(prepared: Prepared, splits: dict[str, list[int]]) -> dict:
     )
     lengths = table["assistant_characters"].describe(percentiles=[0.1, 0.5, 0.9])
     rejected = len(prepared.rejected)
-    usable = len(prepared.usable) - prepared.reasons["near duplicate"]
+    reasons = prepared.rejections.counts
+    usable = len(prepared.usable) - reasons["near duplicate"]
     return {
         "read": usable + rejected,
         "kept": usable,
         "changes": dict(sorted(prepared.changes.items())),
-        "rejected": dict(sorted(prepared.reasons.items())),
+        "rejected": dict(sorted(reasons.items())),
+        "fields_not_read": dict(sorted(prepared.fields_not_read.items())),
         "conversations": table.groupby("split").size().to_dict(),
         "assistant_turns": table.groupby("split")["turns"].sum().to_dict(),
         "assistant_characters": {
@@ -266,37 +269,25 @@ def _files(source: str, revision: str | None) -> list[Path]:
 
 
 def _rows(file: Path, roles: Mapping[str, str], progress: Progress) -> Iterator[list[Row]]:
-    """Read a file's rows in batches.
-
-    Raises:
-        InputError: a turn has an unknown role; or the first row is in another schema, which means
-            that the whole file is.
-    """
+    """Read a file's rows in batches."""
     number = 0
     for batch in batches_of_rows(file, progress):
         rows = []
         for content in batch:
-            where = f"{file}, row {number}"
             try:
-                turns = turns_of(content, roles, where)
-                rows.append(Row(file.name, number, _identity(content), turns))
-            except OtherSchema as found:
-                if number == 0:
-                    raise InputError(f"{where}: {found}") from None
-                rows.append(Row(file.name, number, None, [], f"another schema: {found}"))
+                read = turns_of(content, roles)
+                rows.append(Row(file.name, number, content.get("id"), read))
             except Rejected as reason:
-                rows.append(Row(file.name, number, None, [], str(reason)))
+                rows.append(Row(file.name, number, None, None, str(reason)))
             number += 1
         yield rows
 
 
-def _identity(content: dict) -> str | int | None:
-    identity = content.get("id")
-    if not isinstance(identity, str | int | None) or (
-        isinstance(identity, str) and not is_unicode(identity)
-    ):
-        raise Rejected("id is neither text nor a whole number")
-    return identity
+def _is_identity(found: Any) -> bool:
+    """Whether a row's id can be written: text or a whole number."""
+    if isinstance(found, str):
+        return is_unicode(found)
+    return isinstance(found, int) and not isinstance(found, bool)
 
 
 def _selection_size(available: int, selection: ShareGptSelection, source: str) -> int:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from eagle.errors import InputError
 from eagle.files import check_file, not_json
+from eagle.sharegpt.turns import ROW_FIELDS
 from eagle.tracking import Progress
 
 CHUNK = 2**22  # bytes read at a time
@@ -21,7 +22,6 @@ LONGEST_ROW = 2**26  # characters
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 PARQUET = b"PAR1"
 PARQUET_ROWS = 256  # rows in memory at a time
-PARQUET_COLUMNS = {"id", "conversations", "messages"}  # no other column is needed
 WHITE_SPACE = re.compile(r"[ \t\r\n]*")
 DECODER = json.JSONDecoder()
 
@@ -194,17 +194,27 @@ def _value(source: _Source) -> Any:
 
 
 def _parquet_rows(raw: BinaryIO, file: Path, progress: Progress) -> Iterator[list[Any]]:
-    """The rows of a Parquet file, as dictionaries."""
+    """The rows of a Parquet file, as dictionaries.
+
+    A column that no rule reads may hold what Python cannot: its value is True where there is one.
+    """
     import pyarrow
     from pyarrow import parquet
 
     try:
         table = parquet.ParquetFile(raw)
         size = check_file(file) / 1e6 / max(1, table.metadata.num_rows)
-        columns = [name for name in table.schema_arrow.names if name in PARQUET_COLUMNS]
-        for batch in table.iter_batches(PARQUET_ROWS, columns=columns or None):
+        for batch in table.iter_batches(PARQUET_ROWS):
             progress.advance(size * batch.num_rows)
-            yield batch.to_pylist()
+            rows: list[dict] = [{} for _ in range(batch.num_rows)]
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                if name in ROW_FIELDS:
+                    values = column.to_pylist()
+                else:
+                    values = [valid or None for valid in column.is_valid().to_pylist()]
+                for row, value in zip(rows, values, strict=True):
+                    row[name] = value
+            yield rows
     except (pyarrow.ArrowException, OSError, OverflowError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{file}: not readable as Parquet: {reason}; get it again") from None

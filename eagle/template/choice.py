@@ -7,19 +7,22 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from eagle.errors import InputError
+from eagle.template.date import dated
 from eagle.template.proof import PROBES, prove_on_probes, renders_alike
 from eagle.template.template import (
     MARKER,
     ChosenTemplate,
     Refused,
     is_marked,
-    load_template,
+    marked_template,
     own_template,
+    read_template,
     render,
 )
 
 # Marked templates of known model families, one file each.
 FAMILIES = Path(__file__).parents[2] / "resources" / "chat_templates"
+OWN = "the verifier's own chat template"
 GENERATION_TAG = re.compile(r"({%[-+]?\s*)(end)?generation(\s*[-+]?%})")
 
 # A template with markers around the replies of the verifier's own template, which becomes a macro.
@@ -45,7 +48,10 @@ WITH_MARKERS = """\
 
 
 def choose_template(
-    file: str | None, tokenizer: PreTrainedTokenizerBase, stop_token_ids: list[int]
+    file: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    stop_token_ids: list[int],
+    date: str | None = None,
 ) -> ChosenTemplate:
     """Choose a template with generation markers and prove it on the probes.
 
@@ -54,56 +60,102 @@ def choose_template(
     markers put in. Markers of the verifier's own template that fail the proof are removed first
     (SmolLM3's also cover the header of a turn).
 
+    Args:
+        stop_token_ids: tokens that end a reply (`eagle.tokens.tokenizer.stop_token_ids`).
+        date: the day that templates write in the place of today, YYYY-MM-DD; None refuses templates
+            that write one (`eagle.template.date`).
+
     Raises:
         InputError: there is no template, or none that passes the proof; the message says what
             differs.
     """
     own = own_template(tokenizer)
+    if own is not None:
+        own = dated(tokenizer, own, date, OWN)
     if file is not None:
-        chosen = ChosenTemplate(load_template(file, tokenizer), file)
+        text = dated(tokenizer, marked_template(file), date, file)
+        chosen = ChosenTemplate(text, file, own or text)
+        check_stop_tokens(tokenizer, chosen.served, stop_token_ids)
     elif own is None:
         raise InputError(
             "the verifier has no chat template of its own; set template.file to a template with "
             f"{MARKER} markers (resources/chat_templates has those of {', '.join(_families())})"
         )
-    elif is_marked(own, "the verifier's own chat template"):
-        chosen = ChosenTemplate(own, "the verifier's own")
-        try:
-            prove_on_probes(tokenizer, chosen, stop_token_ids)
-        except InputError as fault:
-            # replaced by other tags, because Jinja trims the same white space around any tag
-            unmarked = GENERATION_TAG.sub(
-                lambda tag: f"{tag[1]}{'endif' if tag[2] else 'if true'}{tag[3]}", own
-            )
-            try:
-                chosen = _newly_marked(tokenizer, unmarked, stop_token_ids)
-            except InputError as reason:
-                raise InputError(f"{fault}; and with its markers taken out, {reason}") from None
-            chosen = replace(chosen, origin=f"{chosen.origin} (its own fail: {fault})")
     else:
-        chosen = _newly_marked(tokenizer, own, stop_token_ids)
+        check_stop_tokens(tokenizer, own, stop_token_ids)
+        chosen = _marked(tokenizer, own, stop_token_ids, date)
     prove_on_probes(tokenizer, chosen, stop_token_ids)
     return chosen
 
 
+def check_stop_tokens(
+    tokenizer: PreTrainedTokenizerBase, template: str, stop_token_ids: list[int]
+) -> None:
+    """Check that the token which a template puts after a reply is one of those that end replies.
+
+    Raises:
+        InputError: it is not; the message names it and the key.
+    """
+    messages = PROBES["plain"]
+    reply = messages[-1]["content"]
+    try:
+        _, found, end = render(tokenizer, template, messages, False).rpartition(reply)
+    except Refused:  # the proof says why
+        return
+    first = tokenizer(end.lstrip(), add_special_tokens=False)["input_ids"][:1] if found else []
+    if not set(first) & tokenizer.added_tokens_decoder.keys() or set(first) & set(stop_token_ids):
+        return
+    named = [f"{n} ({tokenizer.convert_ids_to_tokens(n)!r})" for n in (*first, *stop_token_ids)]
+    raise InputError(
+        f"generation_config.json (config.json where that has none): eos_token_id is "
+        f"{', '.join(named[1:])}, and the chat template ends a reply with {named[0]}, where "
+        f"serving would not stop; add it, as eos_token_id = {[*stop_token_ids, *first]}"
+    )
+
+
+def _marked(
+    tokenizer: PreTrainedTokenizerBase, own: str, stop_token_ids: list[int], date: str | None
+) -> ChosenTemplate:
+    """The verifier's own template if its markers pass the proof, or a newly marked one."""
+    if not is_marked(own, OWN):
+        return _newly_marked(tokenizer, own, own, stop_token_ids, date)
+    chosen = ChosenTemplate(own, "the verifier's own", own)
+    try:
+        prove_on_probes(tokenizer, chosen, stop_token_ids)
+    except InputError as fault:
+        unmarked = GENERATION_TAG.sub(
+            lambda tag: f"{tag[1]}{'endif' if tag[2] else 'if true'}{tag[3]}", own
+        )
+        try:
+            chosen = _newly_marked(tokenizer, unmarked, own, stop_token_ids, date)
+        except InputError as reason:
+            raise InputError(f"{fault}; and with its markers taken out, {reason}") from None
+        chosen = replace(chosen, origin=f"{chosen.origin} (its own fail: {fault})")
+    return chosen
+
+
 def _newly_marked(
-    tokenizer: PreTrainedTokenizerBase, own: str, stop_token_ids: list[int]
+    tokenizer: PreTrainedTokenizerBase,
+    unmarked: str,
+    served: str,
+    stop_token_ids: list[int],
+    date: str | None,
 ) -> ChosenTemplate:
     """A marked template for an unmarked one: its family's, or itself with markers put in."""
-    return _family(tokenizer, own) or _with_markers(tokenizer, own, stop_token_ids)
+    for name in _families():
+        path = FAMILIES / f"{name}.jinja"
+        try:
+            family = dated(tokenizer, read_template(path), date, path.name)
+        except InputError:  # it writes the date, and the verifier's own, which is dated, does not
+            continue
+        if _is_the_family(tokenizer, family, unmarked):
+            return ChosenTemplate(family, f"the family {name}", served)
+    text = _with_markers(tokenizer, unmarked, stop_token_ids)
+    return ChosenTemplate(text, "the verifier's own, with markers put in", served)
 
 
 def _families() -> list[str]:
     return sorted(path.stem for path in FAMILIES.glob("*.jinja"))
-
-
-def _family(tokenizer: PreTrainedTokenizerBase, own: str) -> ChosenTemplate | None:
-    """The family's template that renders every probe as the verifier's own does, if any."""
-    for name in _families():
-        text = (FAMILIES / f"{name}.jinja").read_text(encoding="utf-8").removesuffix("\n")
-        if _is_the_family(tokenizer, text, own):
-            return ChosenTemplate(text, f"the family {name}")
-    return None
 
 
 def _is_the_family(tokenizer: PreTrainedTokenizerBase, template: str, own: str) -> bool:
@@ -119,9 +171,7 @@ def _is_the_family(tokenizer: PreTrainedTokenizerBase, template: str, own: str) 
     return rendered > 0
 
 
-def _with_markers(
-    tokenizer: PreTrainedTokenizerBase, own: str, stop_token_ids: list[int]
-) -> ChosenTemplate:
+def _with_markers(tokenizer: PreTrainedTokenizerBase, own: str, stop_token_ids: list[int]) -> str:
     """The verifier's own template inside WITH_MARKERS.
 
     Raises:
@@ -140,5 +190,4 @@ def _with_markers(
         )
     end = min(ends, key=turn.index)
     body = own.removesuffix("\n")  # Jinja does not output the newline at the end of a template
-    text = WITH_MARKERS.replace("<END>", repr(end)).replace("<BODY>", body)
-    return ChosenTemplate(text, "the verifier's own, with markers put in")
+    return WITH_MARKERS.replace("<END>", repr(end)).replace("<BODY>", body)

@@ -14,10 +14,9 @@ from eagle.template.template import (
     Encoded,
     Refused,
     encode,
-    encode_many,
     own_template,
     render,
-    render_many,
+    swallowing_tokens,
 )
 
 # The thought of a reasoning model, or the end of a thought that the generation prompt has opened.
@@ -65,9 +64,9 @@ def validate(
 
     (a) If the verifier has its own template, both render the same text, with and without the
     generation prompt, and both refuse the same conversations. (b) The mask covers each reply with
-    its end token and nothing else, and tokenizing many conversations at once gives the same mask.
-    (c) The tokens before a reply are the tokens that serving sends as its prompt. (d) The end token
-    of a reply is masked even if its id is also the id of padding.
+    its end token and nothing else, and it is transformers' own but for white space that a token of
+    the prompt takes in. (c) The tokens before a reply are the tokens that serving sends as its
+    prompt. (d) The end token of a reply is masked even if its id is also the id of padding.
 
     Args:
         conversations: as `eagle.sharegpt.conversations` reads them.
@@ -83,7 +82,7 @@ def validate(
     counts: Counter[str] = Counter()
     for row in conversations:
         where = f"conversation {row['id']}"
-        counts += _prove(tokenizer, chosen.text, row["messages"], stop_token_ids, where)
+        counts += _prove(tokenizer, chosen, row["messages"], stop_token_ids, where)
         encoded = encode(tokenizer, chosen.text, row["messages"], maximum_length)
         counts["cut_conversations"] += encoded.cut_tokens > 0
     return {
@@ -127,7 +126,7 @@ def prove_on_probes(
     for name, messages in PROBES.items():
         where = f"template {chosen.origin}, probe '{name}'"
         try:
-            counts += _prove(tokenizer, chosen.text, messages, stop_token_ids, where)
+            counts += _prove(tokenizer, chosen, messages, stop_token_ids, where)
         except Refused:
             counts["refused"] += 1
         except Rewritten:
@@ -139,33 +138,35 @@ def prove_on_probes(
 
 def _prove(
     tokenizer: PreTrainedTokenizerBase,
-    template: str,
+    chosen: ChosenTemplate,
     messages: list[dict],
     stop_token_ids: list[int],
     where: str,
 ) -> Counter[str]:
     """Prove (a) to (d) of `validate` for one conversation; returns its counts."""
-    served = own_template(tokenizer) or template  # the template that serving renders
-    text = renders_alike(tokenizer, template, served, messages, where)
-    encoded = encode(tokenizer, template, messages, maximum_length=10**9)
-    replies = [number for number, m in enumerate(messages) if m["role"] == "assistant"]
-    prompts = [render(tokenizer, served, messages[:number], True) for number in replies]
+    text = renders_alike(tokenizer, chosen.text, chosen.served, messages, where)
+    encoded = encode(tokenizer, chosen.text, messages, maximum_length=10**9)
+    numbers = [number for number, m in enumerate(messages) if m["role"] == "assistant"]
+    prompts = [render(tokenizer, chosen.served, messages[:number], True) for number in numbers]
     for prompt in prompts:
         _check_prompt(text, prompt, where)
     runs = [(start, end) for value, start, end in _runs(encoded.loss_mask) if value]
-    if len(runs) != len(replies):
+    if len(runs) != len(numbers):
         raise InputError(
-            f"{where}: the mask has {len(runs)} runs for {len(replies)} assistant replies; "
+            f"{where}: the mask has {len(runs)} runs for {len(numbers)} assistant replies; "
             f"put {MARKER} … around the reply and its end token, and around nothing else"
         )
+    greedy = swallowing_tokens(tokenizer)
     seams = 0
-    for number, prompt, (start, end) in zip(replies, prompts, runs, strict=True):
+    for number, prompt, (start, end) in zip(numbers, prompts, runs, strict=True):
         masked, reply = encoded.token_ids[start:end], messages[number]["content"]
         _check_reply(tokenizer, masked, reply, stop_token_ids, where)
-        seams += _is_seam(tokenizer, encoded, start, prompt, where)
-    _check_batched(tokenizer, template, messages, encoded, where)
+        # white space that the verifier itself would write, and that is in the prompt's last token
+        swallowed = encoded.token_ids[start - 1] in greedy and text[len(prompt)].isspace()
+        seams += _is_seam(tokenizer, encoded, start, prompt, where) or swallowed
+    _check_mask(tokenizer, chosen.text, messages, encoded, where)
     return Counter(
-        replies=len(replies),
+        replies=len(numbers),
         seams=seams,
         tokens=len(encoded.token_ids),
         masked=sum(encoded.loss_mask),
@@ -250,11 +251,23 @@ def _check_reply(
     text = tokenizer.decode(masked[:-1], clean_up_tokenization_spaces=False)
     # without thoughts: a template may add an empty one to the last reply and drop earlier ones;
     # in NFC: a tokenizer (Qwen's) may compose characters
-    found, expected = (normalize("NFC", THINKING.sub("", t)).strip() for t in (text, reply))
+    found, expected = (
+        normalize("NFC", _without_swallowed(tokenizer, THINKING.sub("", t))).strip()
+        for t in (text, reply)
+    )
     if found != expected:
         raise InputError(
             f"{where}: the mask covers {text[:60]!r}, expected the reply {reply[:60]!r}"
         )
+
+
+def _without_swallowed(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """The text without the white space that special tokens named in it take in (Phi-3's </s>)."""
+    for token in tokenizer.added_tokens_decoder.values():
+        if (token.lstrip or token.rstrip) and token.content in text:
+            before, after = (r"\s*" if takes else "" for takes in (token.lstrip, token.rstrip))
+            text = token.content.join(re.split(before + re.escape(token.content) + after, text))
+    return text
 
 
 def _is_seam(
@@ -286,16 +299,22 @@ def _is_seam(
     return bool(only_trained or only_served)
 
 
-def _check_batched(
+def _check_mask(
     tokenizer: PreTrainedTokenizerBase,
     template: str,
     messages: list[dict],
     encoded: Encoded,
     where: str,
 ) -> None:
-    """Check that the faster functions for many conversations give the same tokens and mask."""
-    ((token_ids, mask),) = encode_many(tokenizer, render_many(tokenizer, template, [messages]))
-    if (token_ids.tolist(), mask.tolist()) != (encoded.token_ids, encoded.loss_mask):
+    """Check tokens and mask against those of transformers, one conversation at a time."""
+    theirs = tokenizer.apply_chat_template(
+        messages, chat_template=template, return_dict=True, return_assistant_tokens_mask=True
+    )
+    mask, greedy = theirs["assistant_masks"], swallowing_tokens(tokenizer)
+    for value, start, _end in _runs(mask):
+        if value and encoded.token_ids[start] in greedy and not encoded.loss_mask[start]:
+            mask[start] = 0  # a token of the prompt that takes in white space of the reply
+    if (theirs["input_ids"], mask) != (encoded.token_ids, encoded.loss_mask):
         raise InputError(
             f"{where}: the tokenised conversation is not what transformers' apply_chat_template "
             "gives for it"

@@ -34,6 +34,8 @@ class ChosenTemplate:
 
     text: str
     origin: str
+    served: str
+    """The template that serving renders: the verifier's own, or `text` if it has none."""
 
 
 @dataclass
@@ -56,24 +58,38 @@ class Rendered(NamedTuple):
 
 
 def load_template(file: str, tokenizer: PreTrainedTokenizerBase) -> str:
-    """Read a template file and render it once within the bounds.
+    """Read a file of a marked template and render it once within the bounds.
 
     Raises:
-        InputError: no such file, not Jinja, no generation markers, or a bound is exceeded.
+        InputError: as in `marked_template`; or a bound is exceeded.
+    """
+    template = marked_template(file)
+    render(tokenizer, template, [{"role": "user", "content": "Hello"}], True)
+    return template
+
+
+def marked_template(file: str) -> str:
+    """Read a file of a template with generation markers.
+
+    Raises:
+        InputError: no such file, not Jinja, or no generation markers.
     """
     path = Path(file)
     if not path.is_file():
         raise InputError(f"template.file = {file}: there is no such file")
-    # as transformers does: the newline at the end of the file does not belong to the template
-    template = path.read_text(encoding="utf-8").removesuffix("\n")
+    template = read_template(path)
     if not is_marked(template, file):
         raise InputError(
             f"{file}: no {MARKER} … {{% endgeneration %}} around the assistant's reply, so the "
             "loss mask would be all zero; set template.file to a marked template "
             "(resources/chat_templates has examples), or to null to have one found"
         )
-    render(tokenizer, template, [{"role": "user", "content": "Hello"}], True)
     return template
+
+
+def read_template(path: Path) -> str:
+    """The text of a template's file, without the newline at its end, as transformers reads it."""
+    return path.read_text(encoding="utf-8").removesuffix("\n")
 
 
 def own_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
@@ -149,21 +165,11 @@ def encode(
     Raises:
         InputError: the template cannot render these messages, or not in time.
     """
-    try:
-        with _time_bound():
-            encoded = tokenizer.apply_chat_template(
-                messages,
-                chat_template=template,
-                return_dict=True,
-                return_assistant_tokens_mask=True,
-            )
-    except InputError:
-        raise
-    except Exception as error:  # as in `render`
-        raise _refusal(error) from None
-    token_ids, mask = encoded["input_ids"], encoded["assistant_masks"]
+    ((token_ids, mask),) = encode_many(tokenizer, render_many(tokenizer, template, [messages]))
     return Encoded(
-        token_ids[:maximum_length], mask[:maximum_length], max(0, len(token_ids) - maximum_length)
+        token_ids[:maximum_length].tolist(),
+        mask[:maximum_length].tolist(),
+        max(0, len(token_ids) - maximum_length),
     )
 
 
@@ -205,15 +211,18 @@ def render_many(
 def encode_many(
     tokenizer: PreTrainedTokenizerBase, rendered: list[Rendered]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Tokenize many conversations; the same result as `encode` without a cut.
+    """Tokenize many conversations.
 
-    Several threads can call this at the same time: it mostly runs without Python's lock.
+    The mask is that of transformers' `apply_chat_template`, but a token of the prompt that takes in
+    the white space after it is the prompt's, even if that white space begins the reply. Several
+    threads can call this at the same time: it mostly runs without Python's lock.
 
     Returns:
         For each conversation of N tokens, token ids int32 [N] and loss mask uint8 [N].
     """
     encoded = []
     texts = [one.text for one in rendered]
+    greedy = swallowing_tokens(tokenizer)
     for encoding, one in zip(
         tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False),
         rendered,
@@ -225,9 +234,16 @@ def encode_many(
             first, last = encoding.char_to_token(start), encoding.char_to_token(end - 1)
             if first is None:
                 break
+            if encoding.offsets[first][0] < start and token_ids[first] in greedy:
+                first += 1  # the prompt's last token, with white space of the reply
             mask[first : last + 1 if last else None] = 1
         encoded.append((token_ids, mask))
     return encoded
+
+
+def swallowing_tokens(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that take in the white space after them (Phi-3's markers of the roles)."""
+    return {number for number, token in tokenizer.added_tokens_decoder.items() if token.rstrip}
 
 
 def _refusal(error: Exception) -> Refused:

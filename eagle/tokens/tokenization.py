@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -278,10 +278,25 @@ def _statistics(lengths: np.ndarray, shares: np.ndarray, maximum_length: int) ->
     return distributions
 
 
+def named_cuts(counts: Mapping[str, int], maximum_length: int) -> str:
+    """A note on what was cut and left out, for the line that ends a command; may be empty."""
+    notes = []
+    if cut := counts["cut_documents"]:
+        notes.append(f"{cut:,} documents cut at {maximum_length:,} tokens")
+    if left_out := counts["documents_without_reply"]:
+        notes.append(f"{left_out:,} left out, without a reply in {maximum_length:,} tokens")
+    return ", ".join(notes)
+
+
 def _check_not_empty(counts: dict[str, int], maximum_length: int) -> None:
-    if not counts.get("documents"):
-        raise InputError(
-            f"none of {counts.get('documents_without_reply', 0)} conversations has an assistant "
-            f"token within {maximum_length} tokens: nothing to learn from. Check that the data "
-            "holds replies, and that the template marks them with {% generation %}"
-        )
+    if counts.get("documents"):
+        return
+    cut = counts.get("cut_documents", 0)
+    raise InputError(
+        f"none of {counts.get('documents_without_reply', 0)} conversations has an assistant "
+        f"token within {maximum_length} tokens: nothing to learn from. "
+        + (f"{cut} are longer: take data with shorter prompts, or a greater maximum_model_length "
+           "if the verifier's context allows it" if cut else
+           "Check that the data holds replies, and that the template marks them with "
+           "{% generation %}")
+    )  # fmt: skip

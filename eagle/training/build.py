@@ -1,6 +1,7 @@
 """The wiring of a training run: drafts, vocabularies, features and splits make a trainer."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from eagle.draft.vocabulary import Vocabulary, full_vocabulary, part_of_vocabula
 from eagle.tokens.token_set import TokenSet
 from eagle.tracking import Tracker
 from eagle.training.batch import Split
+from eagle.training.distributed import rank_and_world
 from eagle.training.feature_cache import CachedFeatures
 from eagle.training.features import Features, ReplayedFeatures
-from eagle.training.initialization import initialize_random
+from eagle.training.initialization import choose_initialization, initialize_random
 from eagle.training.trainer import Trainer
 from eagle.verifier.verifier import Verifier
 
@@ -24,15 +26,21 @@ from eagle.verifier.verifier import Verifier
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "384")
 
 
-def new_draft(config: TrainConfig, verifier: Verifier) -> Draft:
-    """A draft with random weights on the verifier's device.
+def new_draft(config: TrainConfig, verifier: Verifier) -> tuple[TrainConfig, Draft]:
+    """A draft with random weights on the verifier's device, after the config that it is trained
+    with: in that, `initialization` is what `auto` is for this verifier.
 
     Raises:
-        InputError: `eagle_config_path` is not a config, or does not fit the verifier.
+        InputError: `eagle_config_path` is not a config, or the verifier does not fit it or
+            `initialization`.
     """
     draft = Draft(draft_config(config.eagle_config_path, verifier.config))
     initialize_random(draft, config.seed)
-    return draft.to(verifier.head.device)
+    draft = draft.to(verifier.head.device)
+    chosen, reason = choose_initialization(config.initialization, draft, verifier)
+    if reason and rank_and_world()[0] == 0:
+        print(f"train: initialization auto is {chosen}: {reason}", file=sys.stderr, flush=True)
+    return config.model_copy(update={"initialization": chosen}), draft
 
 
 def build_trainer(

@@ -14,6 +14,8 @@ from eagle.tokens.tokenizer import (
     stop_token_ids,
     tokenizer_hash,
 )
+from eagle.training.distributed import rank_and_world
+from eagle.verifier.configuration import context_of, load_config
 
 
 class Documents(NamedTuple):
@@ -22,11 +24,13 @@ class Documents(NamedTuple):
     train: TokenSet
     validation: TokenSet
     sha256: str
-    """Hash of the data that they come from."""
+    """Hash of the tokens, and with the stage's folder of its other files."""
 
 
 def load_documents(config: TrainConfig) -> Documents:
     """Read the token sets that the stage tokenize_dataset wrote, or tokenize a JSON-lines file.
+
+    No document is longer than `maximum_model_length` or the verifier's context.
 
     Args:
         config: `dataset_path` is the stage's folder or the file.
@@ -34,7 +38,14 @@ def load_documents(config: TrainConfig) -> Documents:
     Raises:
         InputError: no such data, made for another verifier, or nothing in it to learn from.
     """
-    path, length = config.dataset_path, config.maximum_model_length
+    path, context = config.dataset_path, context_of(load_config(config.verifier_model_path))
+    length = min(config.maximum_model_length, context)
+    if context < config.maximum_model_length and rank_and_world()[0] == 0:
+        print(
+            f"train: documents are cut at {context:,} tokens, the verifier's context, which is "
+            f"below --maximum-model-length = {config.maximum_model_length:,}",
+            flush=True,
+        )
     tokenizer = load_tokenizer(config.verifier_model_path)
     if path.is_dir():
         _check_verifier(config, tokenizer)
@@ -44,7 +55,12 @@ def load_documents(config: TrainConfig) -> Documents:
     from eagle.tokens.json_lines import tokenize_json_lines
 
     stop = stop_token_ids(config.verifier_model_path)
-    return Documents(*tokenize_json_lines(path, tokenizer, stop, length, config.progress_seconds))
+    tokenized = tokenize_json_lines(
+        path, tokenizer, stop, length, config.template_date, config.progress_seconds
+    )
+    if tokenized.note and rank_and_world()[0] == 0:
+        print(f"train: {path}: {tokenized.note}", flush=True)
+    return Documents(tokenized.train, tokenized.validation, tokenized.sha256)
 
 
 def check_vocabulary(config: TrainConfig, tokens: TokenSet, vocabulary_size: int) -> None:

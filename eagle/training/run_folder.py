@@ -41,7 +41,10 @@ class RunFolder:
     def of(cls, config: TrainConfig, inputs: dict[str, str]) -> "RunFolder":
         """The folder of the run with this config and these inputs; it need not exist."""
         _, world = rank_and_world()
-        parameters = config.model_dump(mode="json", exclude=NOT_IN_THE_NAME) | {"world": world}
+        # the tokens of the stage's folder were made with a date of their own
+        unread = {"template_date"} if config.dataset_path.is_dir() else set()
+        parameters = config.model_dump(mode="json", exclude=NOT_IN_THE_NAME | unread)
+        parameters |= {"world": world}
         name = sha256_of_text(repr((sorted(parameters.items()), inputs)))[:16]
         return cls(config.cpdir / name, parameters, inputs)
 

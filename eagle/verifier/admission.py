@@ -27,6 +27,7 @@ from eagle.files import read_json
 from eagle.verifier.arithmetic import KeyValueShape, follow
 from eagle.verifier.configuration import full_attention_rope, load_config
 
+SERVED_LAYERS = ("full_attention", "sliding_attention")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
@@ -70,9 +71,10 @@ def admit(folder: Path, attn: str = "sdpa", where: str | None = None) -> Admitte
             trust_remote_code=False,
         )
     _check_tensors(report, where)
+    attn = model.config._attn_implementation
     return Admitted(
         config=model.config.get_text_config(decoder=True),
-        attn=model.config._attn_implementation,
+        attn=attn,
         key_value_shapes=follow(model, where),
         embedding=next(
             name
@@ -170,12 +172,19 @@ def _check_config(config: PretrainedConfig, where: str) -> None:
             "expected; from a multimodal checkpoint, save its language model by itself)"
         )
     text = config.get_text_config(decoder=True)
-    rope = full_attention_rope(text)
-    if rope is None or "rope_theta" not in rope:
+    if others := sorted(set(getattr(text, "layer_types", None) or []) - set(SERVED_LAYERS)):
         raise InputError(
-            f"{where}: config.json: model_type {config.model_type}: no rotary embedding "
-            "(rope_parameters); a draft continues models with one, such as Llama, Mistral, Qwen, "
-            "Gemma or Phi-3"
+            f"{where}: config.json: model_type {config.model_type}: layer_types holds "
+            f"{', '.join(others)}; decoding keeps the keys and values of every token, and serves "
+            f"{' and '.join(SERVED_LAYERS)} alone: choose another verifier"
+        )
+    rope = full_attention_rope(text)
+    alibi = getattr(text, "alibi", False)
+    if alibi or rope is None or "rope_theta" not in rope:
+        raise InputError(
+            f"{where}: config.json: model_type {config.model_type}: no rotary embedding is stated "
+            f"({'alibi is true' if alibi else 'rope_parameters with rope_theta'}); a draft "
+            "continues models with one, such as Llama, Mistral, Qwen, Gemma or Phi-3"
         )
     for name in ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings"):
         if getattr(text, name, None) is None:

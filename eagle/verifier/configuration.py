@@ -61,10 +61,13 @@ def full_attention_rope(config: PretrainedConfig) -> dict | None:
 
 
 def layers_of(model: nn.Module) -> nn.ModuleList:
-    """The layers of a model's decoder, whatever their list is called."""
-    decoder, config = model.get_decoder(), model.config.get_text_config(decoder=True)
-    return next(
-        module
-        for module in decoder.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == config.num_hidden_layers
-    )
+    """The layers of a model's decoder, whatever their list is called.
+
+    Raises:
+        LookupError: they are not in one list.
+    """
+    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    for module in model.get_decoder().modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise LookupError(f"its decoder has no list of {count} layers")

@@ -97,7 +97,7 @@ class Verifier(nn.Module):
 
     @property
     def windows(self) -> dict[str, int | None]:
-        """How far back each type of layer sees (`admission.windows_of`)."""
+        """How far back each type of layer sees (`configuration.windows_of`)."""
         return windows_of(self.config)
 
     @property

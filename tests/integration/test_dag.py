@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -47,18 +48,12 @@ def test_a_repro_leaves_every_result_and_a_second_does_nothing(project: Project)
     assert "up to date" in output
 
 
-def test_only_what_a_parameter_touches_reruns(project: Project):
-    project.set("train", learning_rate=0.002)
-    output = project("dvc", "repro")
-    assert executed(output) == ["train", "export_checkpoint", "evaluate", "write_report"]
-    project.set("evaluate", static_tree="auto")
-    assert executed(project("dvc", "repro")) == ["evaluate", "write_report"]
-    assert "forecast before it was measured" in (project.folder / "results/report.md").read_text()
+def test_what_changes_no_result_reruns_nothing(project: Project):
     project.set("machine", progress_seconds=1, save_updates=3, processes=2)
     project.edit("eagle/config.py", '"""Passes over the training', '"""Rounds over the training')
     project.edit("eagle/config.py", "epochs=4", "epochs=5")
     (project.folder / "README.md").write_text("changed")
-    assert executed(project("dvc", "repro")) == []
+    assert changed(project.folder) == set()
     project.set("verifier", license="mit")  # stands in the model cards only
     assert executed(project("dvc", "repro")) == ["export_checkpoint"]
 
@@ -143,6 +138,8 @@ def test_dvc_and_snakemake_plan_and_run_the_same(project: Project):
     assert plan == {"evaluate", "write_report"}
     assert changed(project.folder) == set()
     assert "Nothing to be done" in project("snakemake", "--cores", "4")
+    project("snakemake", "--report", "report.html")
+    assert (project.folder / "report.html").stat().st_size > 10_000
 
 
 def test_a_stage_imports_nothing_that_is_not_its_dependency(reproduced: Path):
@@ -167,12 +164,10 @@ def test_a_stage_imports_nothing_that_is_not_its_dependency(reproduced: Path):
 
 def test_snakemake_alone_runs_the_chain_up_to_its_target(project: Project):
     project.set("sharegpt", n=20, frac=None)
-    output = project("snakemake", "--cores", "4", "train")
-    ran = executed(output)
-    assert ran[0] == "prepare_sharegpt"
-    assert ran[-1] == "train"
-    assert not {"download_model", "export_checkpoint", "evaluate"} & set(ran)
-    assert executed(project("dvc", "repro", "train")) == []
+    chain = ["prepare_sharegpt", "regenerate_replies", "validate_template", "tokenize_dataset"]
+    output = project("snakemake", "--cores", "4", "tokenize_dataset")
+    assert set(executed(output)) == set(chain)
+    assert changed(project.folder) == {"train", "evaluate", "write_report"}
 
 
 def test_deleted_outputs_are_restored_not_computed(project: Project):
@@ -186,15 +181,9 @@ def test_deleted_outputs_are_restored_not_computed(project: Project):
 
 
 def test_snakemake_shows_the_dag(project: Project):
-    rules = project("snakemake", "--list-rules", "-q").split()
-    assert set(rules) & set(STAGES) == set(STAGES)
-    assert executed(project("snakemake", "-n")) == []
     graph = project("snakemake", "--rulegraph")
-    assert all(stage in graph for stage in STAGES)
+    assert set(re.findall(r'label = "(\w+)"', graph)) == {*STAGES, "all"}
     project("snakemake", "--lint")
-    project("snakemake", "--cores", "4")
-    project("snakemake", "--report", "report.html")
-    assert (project.folder / "report.html").stat().st_size > 10_000
 
 
 def test_snakemake_refuses_wrong_parameters(project: Project):
@@ -206,8 +195,12 @@ def test_snakemake_refuses_wrong_parameters(project: Project):
 def test_experiments_stand_side_by_side(project: Project):
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     (show,) = [line for line in readme.splitlines() if line.startswith("dvc exp show")]
-    project("dvc", "exp", "run", "-n", "fast", "-S", "train.learning_rate=0.004")
-    project("dvc", "exp", "run", "-n", "chain", "-S", "evaluate.draft_length=2")
+    run = ("dvc", "exp", "run", "-n")
+    output = project(*run, "fast", "-S", "train.learning_rate=0.004")
+    assert executed(output) == ["train", "export_checkpoint", "evaluate", "write_report"]
+    changes = ("-S", "evaluate.draft_length=2", "-S", "evaluate.static_tree=auto")
+    assert executed(project(*run, "chain", *changes)) == ["evaluate", "write_report"]
+    assert "forecast before it was measured" in (project.folder / "results/report.md").read_text()
     table = project("sh", "-c", show + " --csv")
     rows = list(csv.DictReader(table[table.index("Experiment") :].splitlines()))
     by_name = {row["Experiment"]: row for row in rows}
@@ -224,7 +217,7 @@ def test_experiments_stand_side_by_side(project: Project):
 
 def test_an_experiment_in_a_copy_runs_the_copys_code(project: Project):
     project.edit("eagle/report/charts.py", "nats a position", "CHANGED UNIT")
-    project("dvc", "exp", "run", "--temp", "-n", "copy", "-S", "evaluate.seed=3")
+    project("dvc", "exp", "run", "--temp", "-n", "copy")
     project("dvc", "exp", "apply", "copy")
     assert "CHANGED UNIT" in (project.folder / "results/plots/loss.svg").read_text()
 

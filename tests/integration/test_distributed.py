@@ -36,7 +36,7 @@ def flags_of(verifier: Path, data: Path, folder: Path, name: str, processes: int
 
 REPLAY = (
     "--features", "replay", "--replay-documents", "10", "--replay-passes", "2",
-    "--initialization", "last_layer",
+    "--initialization", "auto",
 )  # fmt: skip
 CACHE = ("--features", "cache", "--rollout-steps", "1")
 

@@ -1,5 +1,6 @@
 """params.yaml and the tutorial's flags are checked by one model; its messages are for people."""
 
+import datetime
 import json
 import re
 from pathlib import Path
@@ -58,6 +59,11 @@ def test_no_section_has_a_default():
         ("sharegpt", {"source": "hub:a/b"}, "sharegpt.source = .*hub:OWNER/NAME/FILE"),
         ("sharegpt", {"source": "hub:a/b/c.json"}, "sharegpt: a hub data set needs `revision`"),
         ("train", {"noise_low": 0.5}, "train: noise_low 0.5 is above noise_high"),
+        ("template", {"date": "today"}, 'template.date = .*expected a day such as "2024-07-26"'),
+        ("template", {"date": datetime.date(2024, 7, 26)}, 'such as "2024-07-26", in quotes'),
+        ("template", {"date": "26 Jul 2024"}, 'expected a day such as "2024-07-26"'),
+        ("template", {"date": "2024-02-30"}, 'expected a day such as "2024-07-26"'),
+        ("sharegpt", {"roles": {"tool": "drop"}}, "sharegpt.roles.tool = 'drop': .*'reject'"),
         (
             "train",
             {"attn": "flash_attention_2", "verifier_model_dtype": "float32"},
@@ -133,6 +139,7 @@ def test_the_docs_list_where_the_commands_defaults_differ_from_params_yaml():
         ("--num-warmup-steps", "train.warmup_updates"): train["num_warmup_steps"].default,
         ("--num-training-steps", "train.max_updates"): train["num_training_steps"].default,
         ("--save", "machine.save_updates"): train["save"].default,
+        ("--template-date", "template.date"): train["template_date"].default,
     }
     for section, names, fields in (
         ("train", Recipe.model_fields, train),

@@ -33,7 +33,7 @@ def test_every_stage_is_a_script_and_every_script_a_stage():
         assert stage["desc"]
         assert set(stage["meta"]) == {"threads", "resources"}
         assert set(stage["meta"]["resources"]) == {"mem_mb", "runtime", "gpu"}
-    assert len(TEXT.splitlines()) <= 180  # it can still be read
+    assert len(TEXT.splitlines()) <= 190  # it can still be read
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -12,6 +12,7 @@ from eagle.draft.draft import Draft, attend_within_documents, draft_config
 from eagle.draft.vocabulary import full_vocabulary, part_of_vocabulary
 from eagle.errors import InputError
 from eagle.training.initialization import initialize_random
+from eagle.verifier.admission import key_value_shapes
 from eagle.verifier.verifier import Verifier
 from tests.tiny import make_verifier
 from tests.unit.decoding.test_acceptance import chi_square
@@ -138,7 +139,7 @@ def twelve(tmp_path_factory):
         tmp_path_factory.mktemp("twelve") / "verifier", vocab_size=12, num_hidden_layers=1
     )
     model = Verifier.load(folder, torch.float64, torch.device("cpu")).model
-    return Verifier(model, [99])
+    return Verifier(model, [99], key_value_shapes(model.config))
 
 
 # Three short tests and nine long ones: if all is right, one in a thousand runs of all twelve fails.

@@ -1,16 +1,18 @@
 """The draft's shape, its attention over packed documents, and its config's fit."""
 
+import copy
 import json
 
 import pytest
 import torch
-from transformers import AutoConfig, GemmaConfig, GPT2Config
+from transformers import AutoConfig, GemmaConfig
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from eagle.draft.draft import Draft, attend_within_documents, draft_config
 from eagle.errors import InputError
 from eagle.training.initialization import initialize_random
 from tests.conftest import ROOT
+from tests.families import tiny_config
 
 
 @pytest.fixture
@@ -125,7 +127,9 @@ def test_the_config_takes_from_the_verifier_what_the_file_leaves_out(tiny_verifi
         draft_config(path, verifier)
     del stated["vocab_size"]
     path.write_text(json.dumps(stated))
-    with pytest.raises(InputError, match="rope_parameters is .*7.0.*, the verifier's .*500.0"):
+    with pytest.raises(
+        InputError, match="rope is .*7.0.*for this verifier has .*500.0.*Leave rope"
+    ):
         draft_config(path, verifier)
     path.write_text(json.dumps(stated | {"rope_theta": 500}))
     assert draft_config(path, verifier).rope_parameters == verifier.rope_parameters
@@ -139,12 +143,97 @@ def test_a_config_of_another_width_or_form_is_refused(tiny_verifier, tmp_path):
     path.write_text("[]")
     with pytest.raises(InputError, match="not a Llama config"):
         draft_config(path, verifier)
+    path.write_text('{"hidden_size": 32, "rope_theta": 500, "partial_rotary_factor": 0.25}')
+    with pytest.raises(InputError, match=r"rope is .*partial_rotary_factor.*Leave rope out"):
+        draft_config(path, verifier)
+    path.write_text('{"hidden_size": 32, "num_attention_heads": 5}')
+    with pytest.raises(InputError, match=r"config.json: not a Llama config: .*not a multiple"):
+        draft_config(path, verifier)
     path.write_text('{"hidden_size": 32, "hidden_act": "gelu"}')
     with pytest.raises(InputError, match="hidden_act is gelu; vLLM and SGLang serve"):
         draft_config(path, verifier)
 
 
+def test_the_context_is_the_verifiers_whatever_the_file_states(tiny_verifier, tmp_path):
+    path = tmp_path / "config.json"
+    stated = {"hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 64}
+    path.write_text(json.dumps(stated))
+    verifier = AutoConfig.from_pretrained(tiny_verifier)
+    assert draft_config(path, verifier).max_position_embeddings == 256
+
+
 def test_the_draft_is_llamas_whatever_the_verifier():
     assert draft_config(None, GemmaConfig()).hidden_act == "silu"
-    with pytest.raises(InputError, match="a gpt2, without rotary embedding"):
-        draft_config(None, GPT2Config())
+
+
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        ("llama", {"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 48}),
+        # by another name, and not stated at all
+        ("falcon", {"num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 128}),
+        ("gpt_neox", {"num_key_value_heads": 4, "head_dim": 8, "rms_norm_eps": 1e-6}),
+        # latent attention: as many keys as queries
+        ("deepseek_v3", {"num_key_value_heads": 4, "head_dim": 8}),
+        # layers of two shapes: the last one that sees the whole text
+        ("gemma4_text", {"num_key_value_heads": 2, "head_dim": 512}),
+    ],
+)
+def test_the_shape_is_that_of_one_layer_of_the_verifier(family, shape):
+    config = draft_config(None, tiny_config(family))
+    assert {name: getattr(config, name) for name in shape} == shape
+    assert (config.hidden_size, config.num_attention_heads) == (32, 4)
+    Draft(config)
+
+
+PLAIN = {"rope_type": "default", "rope_theta": 500.0}
+LONG = {
+    "rope_type": "longrope", "rope_theta": 500.0, "original_max_position_embeddings": 64,
+    "short_factor": [1.0] * 4, "long_factor": [2.0] * 4,
+}  # fmt: skip
+PROPORTIONAL = PLAIN | {"rope_type": "proportional", "partial_rotary_factor": 0.25}
+YARN = {
+    "rope_type": "yarn", "rope_theta": 500.0, "factor": 4.0, "beta_fast": 16.0,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "rope", "expected"),
+    [
+        ("llama", PLAIN, PLAIN),
+        ("llama", PLAIN | {"rope_type": "linear", "factor": 2.0}, None),
+        ("llama", YARN, YARN),
+        # read by engines in different ways
+        ("llama", YARN | {"mscale": 1.0, "mscale_all_dim": 1.0, "truncate": False}, YARN),
+        ("llama", YARN | {"attention_factor": 1.5}, YARN),
+        ("llama", PLAIN | {"rope_type": "dynamic", "factor": 2.0}, PLAIN),
+        ("phi3", LONG, PLAIN),
+        # whole heads, whatever part the verifier rotates
+        ("stablelm", PLAIN | {"partial_rotary_factor": 0.25}, PLAIN),
+        ("glm", YARN | {"partial_rotary_factor": 0.5}, YARN),
+        # the layers that see the whole text
+        (
+            "gemma3_text",
+            {"full_attention": PLAIN, "sliding_attention": PLAIN | {"rope_theta": 9.0}},
+            PLAIN,
+        ),
+        (
+            "gemma4_text",
+            {
+                "full_attention": PROPORTIONAL,
+                "sliding_attention": PLAIN | {"rope_theta": 9.0},
+            },
+            PLAIN,
+        ),
+    ],
+)  # fmt: skip
+def test_the_rope_is_the_verifiers_as_far_as_all_engines_read_it_alike(family, rope, expected):
+    verifier = tiny_config(family, rope_parameters=copy.deepcopy(rope))
+    assert draft_config(None, verifier).rope_parameters == (expected or rope)
+
+
+def test_gemma_3_as_the_hub_has_it_takes_the_base_of_its_full_attention():
+    old = {"rope_parameters": None, "rope_theta": 7e5, "rope_local_base_freq": 1e4}
+    verifier = tiny_config("gemma3_text", **old)
+    assert draft_config(None, verifier).rope_parameters["rope_theta"] == 7e5

@@ -1,36 +1,22 @@
-"""Each layout has the trained weights; a published draft is read completely or refused."""
+"""Each layout has the trained weights, and is the same draft in an engine."""
 
-import json
-import pickle
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, LlamaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
 from eagle.draft.checkpoint import load_draft
-from eagle.draft.draft import Draft, draft_config
+from eagle.draft.draft import Draft, attend_within_documents, draft_config
 from eagle.errors import InputError
 from eagle.export.layouts import ARCHITECTURES, export
-from eagle.export.published import read_published
 from eagle.training.initialization import initialize_random
+from eagle.verifier.configuration import load_config
+from tests.families import VARIANTS, make_family
 from tests.tiny import make_verifier
-
-
-@pytest.fixture
-def draft(tiny_verifier):
-    draft = Draft(draft_config(None, AutoConfig.from_pretrained(tiny_verifier)))
-    initialize_random(draft, 0)
-    return draft
-
-
-def exported(draft, verifier, layout, folder) -> tuple[dict, dict]:
-    folder.mkdir()
-    export(draft, verifier, layout, folder)
-    config = json.loads((folder / "config.json").read_text())
-    return load_file(folder / "model.safetensors"), config
+from tests.unit.export.conftest import exported
+from tests.vllm_draft import predicted_features
 
 
 @pytest.mark.parametrize("layout", ARCHITECTURES)
@@ -109,12 +95,63 @@ def test_the_official_layout_has_an_untied_verifiers_input_embedding_and_its_con
     assert config["max_position_embeddings"] == 256
 
 
+FAMILIES = ("gemma3_text", "stablelm", "glm", "gpt_neox", "falcon", "gpt_oss", "ministral3")
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *VARIANTS])
+def test_an_engine_that_reads_config_json_predicts_the_same_features(family, tmp_path):
+    verifier = make_family(family, tmp_path / "verifier")
+    draft = Draft(draft_config(None, load_config(verifier).get_text_config(decoder=True)))
+    initialize_random(draft, 0)
+    for name in "qk":  # far from even attention, so that the rotary embedding matters
+        getattr(draft.layers[0].self_attn, f"{name}_proj").weight.data *= 50
+    exported(draft, verifier, "vllm", tmp_path / "vllm")
+    generator = torch.Generator().manual_seed(0)
+    features, embeddings = 10 * torch.randn(2, 12, 32, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        expected = draft.double()(
+            features, embeddings, torch.arange(90, 102), attend_within_documents([12], "sdpa")
+        )
+    predicted = predicted_features(tmp_path / "vllm", features, embeddings, first_position=90)
+    torch.testing.assert_close(predicted, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "untied"),
+    [("llama", True), ("falcon", False), ("gpt_neox", True), ("gemma3_text", False)],
+)
+@pytest.mark.parametrize("split", [False, True])
+def test_the_embedding_is_the_models_own(family, untied, split, tmp_path):
+    """Whatever it is called and wherever it lies; a stray file beside the model is not looked at,
+    even if it is the first one by name."""
+    verifier = make_family(family, tmp_path / "verifier", tie_word_embeddings=not untied)
+    model = AutoModelForCausalLM.from_pretrained(verifier)
+    embedding = model.get_input_embeddings().weight
+    if split:
+        (verifier / "model.safetensors").unlink()
+        model.save_pretrained(verifier, max_shard_size="40KB")
+        assert len(list(verifier.glob("model-*.safetensors"))) > 1
+    stray = {"model.embed_tokens.weight": torch.ones(300, 32)}
+    save_file(stray, verifier / "consolidated.safetensors")
+    draft = Draft(draft_config(None, load_config(verifier)))
+    official, _ = exported(draft, verifier, "official", tmp_path / "official")
+    assert torch.equal(official["embed_tokens.weight"], embedding)
+
+
+def test_a_model_with_an_adapter_is_refused(draft, tiny_verifier, tmp_path):
+    verifier = shutil.copytree(tiny_verifier, tmp_path / "verifier")
+    name = "base_model.model.model.embed_tokens.weight"
+    save_file({name: torch.ones(300, 32)}, verifier / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=r"adapter_model.safetensors: an adapter .*merge it"):
+        export(draft, verifier, "official", tmp_path)
+    assert not (tmp_path / "config.json").exists()
+
+
 @pytest.mark.parametrize(
     ("other", "expected"),
     [
         ({"hidden_size": 48}, "the draft's hidden_size is 32, the verifier's is 48"),
         ({"vocab_size": 320}, "the draft's vocab_size is 300, the verifier's is 320"),
-        ({"rope_parameters": LLAMA3}, "the draft's rope_parameters is .*500.0.*is .*llama3"),
     ],
 )
 def test_a_draft_of_another_verifier_is_refused(draft, tmp_path, other, expected):
@@ -128,126 +165,5 @@ def test_a_cut_off_verifier_is_refused(draft, tiny_verifier, tmp_path):
     shutil.copytree(tiny_verifier, tmp_path / "verifier")
     weights = tmp_path / "verifier/model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-9])
-    with pytest.raises(InputError, match="model.safetensors: cannot be read.*get the model again"):
+    with pytest.raises(InputError, match="verifier: its weights cannot be read"):
         export(draft, tmp_path / "verifier", "official", tmp_path)
-
-
-def publish(folder: Path, draft: Draft, verifier: Path, safe: bool = False, **config) -> Path:
-    """Write a draft as the official repositories do: a pickle, and a config without "bias"."""
-    folder.mkdir()
-    fields = {"architectures", "hidden_size", "intermediate_size", "num_attention_heads",
-              "num_key_value_heads", "num_hidden_layers", "rms_norm_eps"}  # fmt: skip
-    stated = {name: getattr(draft.config, name) for name in fields}
-    stated |= {"rope_theta": 500.0, "rope_scaling": None} | config
-    (folder / "config.json").write_text(json.dumps(stated))
-    embedding = load_file(verifier / "model.safetensors")["model.embed_tokens.weight"]
-    weights = dict(draft.state_dict()) | {
-        "embed_tokens.weight": embedding,
-        "layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4),
-    }
-    if safe:
-        save_file(weights, folder / "model.safetensors")
-    else:
-        torch.save(weights, folder / "pytorch_model.bin")
-    return folder
-
-
-@pytest.fixture
-def biased(draft):
-    draft.config.bias = True
-    biased = Draft(draft.config)
-    initialize_random(biased, 1)
-    biased.fc.bias.data.normal_()
-    return biased
-
-
-@pytest.mark.parametrize("safe", [True, False])
-def test_a_published_draft_is_read_with_its_bias(biased, tiny_verifier, tmp_path, safe):
-    folder = publish(tmp_path / "published", biased, tiny_verifier, safe)
-    draft = read_published(folder, tiny_verifier, allow_pickle=not safe)
-    exported(draft, tiny_verifier, "official", tmp_path / "official")
-    again = load_draft(tmp_path / "official")
-    for name, tensor in biased.state_dict().items():
-        assert torch.equal(again.state_dict()[name], tensor)
-    assert again.config.vocab_size == 300
-    with pytest.raises(InputError, match="vLLM would drop it"):
-        exported(draft, tiny_verifier, "vllm", tmp_path / "vllm")
-
-
-def test_a_published_draft_for_qwen2_has_biases_in_its_attention(draft, tiny_verifier, tmp_path):
-    draft.config.qkv_bias = True
-    qwen2 = Draft(draft.config)
-    initialize_random(qwen2, 1)
-    biases = [f"layers.0.self_attn.{name}_proj.bias" for name in "qkv"]
-    for name in biases:
-        qwen2.get_parameter(name).data.normal_()
-    published = publish(tmp_path / "published", qwen2, tiny_verifier, True, qkv_bias=True)
-    draft = read_published(published, tiny_verifier, allow_pickle=False)
-    expected = {  # "bias", "qkv_bias", "attention_bias", biases in the file
-        "official": (False, True, False, biases),
-        "vllm": (False, True, False, biases),
-        "sglang": (False, True, True, ["fc.bias", *biases, "layers.0.self_attn.o_proj.bias"]),
-    }
-    for layout, (*fields, names) in expected.items():
-        weights, config = exported(draft, tiny_verifier, layout, tmp_path / layout)
-        assert [config[f] for f in ("bias", "qkv_bias", "attention_bias")] == fields
-        assert sorted(name for name in weights if name.endswith("bias")) == sorted(names)
-        for name, tensor in qwen2.state_dict().items():
-            assert torch.equal(weights[name], tensor)
-    assert not weights["layers.0.self_attn.o_proj.bias"].any()
-
-
-def test_a_pickle_is_read_only_when_allowed(biased, tiny_verifier, tmp_path):
-    folder = publish(tmp_path / "published", biased, tiny_verifier)
-    with pytest.raises(InputError, match=r"no model.safetensors.*a pickle, allow it with --allow"):
-        read_published(folder, tiny_verifier, allow_pickle=False)
-
-
-class Trap:
-    """A pickle that runs code when all of it is loaded."""
-
-    def __init__(self, sprung: Path):
-        self.sprung = sprung
-
-    def __reduce__(self):
-        return Path.touch, (self.sprung,)
-
-
-def test_a_pickle_that_holds_code_or_is_cut_off_is_refused(biased, tiny_verifier, tmp_path):
-    folder = publish(tmp_path / "published", biased, tiny_verifier)
-    file = folder / "pytorch_model.bin"
-    file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(InputError, match="pytorch_model.bin: not a whole file of tensors"):
-        read_published(folder, tiny_verifier, allow_pickle=True)
-    for other in ([torch.ones(2)], {"fc.weight": "none"}):
-        torch.save(other, file)
-        with pytest.raises(InputError, match="pytorch_model.bin: .* it holds something else"):
-            read_published(folder, tiny_verifier, allow_pickle=True)
-    file.write_bytes(pickle.dumps(Trap(tmp_path / "sprung"), protocol=2))
-    pickle.loads(file.read_bytes())
-    assert (tmp_path / "sprung").exists()  # the trap works
-    (tmp_path / "sprung").unlink()
-    with pytest.raises(InputError, match="pytorch_model.bin: not a whole file of tensors"):
-        read_published(folder, tiny_verifier, allow_pickle=True)
-    assert not (tmp_path / "sprung").exists()
-    (folder / "config.json").write_text("[]")
-    with pytest.raises(InputError, match="config.json: expected a model's settings"):
-        read_published(folder, tiny_verifier, allow_pickle=True)
-
-
-@pytest.mark.parametrize(
-    ("config", "expected"),
-    [
-        ({"hidden_size": 64}, "the draft's hidden_size is 64, the verifier's is 32"),
-        ({"vocab_size": 32000}, "the draft's vocab_size is 32000, the verifier's is 300"),
-        ({"rope_theta": 1e4}, "the draft's rope_parameters is .*10000.*, the verifier's is .*500"),
-        ({"bias": False}, "weights and config.json do not fit"),
-        ({"intermediate_size": 40}, "weights and config.json do not fit"),
-        ({"hidden_size": "32"}, "config.json: not a Llama config: .*hidden_size"),
-        ({"rope_scaling": 3}, "config.json: not a Llama config"),
-    ],
-)
-def test_a_published_draft_that_does_not_fit(biased, tiny_verifier, tmp_path, config, expected):
-    folder = publish(tmp_path / "published", biased, tiny_verifier, True, **config)
-    with pytest.raises(InputError, match=expected):
-        read_published(folder, tiny_verifier, allow_pickle=False)

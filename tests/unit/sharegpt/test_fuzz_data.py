@@ -15,8 +15,9 @@ from pyarrow import parquet
 
 from eagle.config import ShareGptSelection
 from eagle.errors import InputError
-from eagle.sharegpt.conversations import is_unicode
-from eagle.sharegpt.prepare import prepare
+from eagle.files import write_json
+from eagle.sharegpt.conversations import is_unicode, named_fields
+from eagle.sharegpt.prepare import prepare, statistics
 from eagle.tokens.tokenization import TokenizeLines
 from eagle.tokens.tokenizer import load_tokenizer
 from tests import tiny
@@ -37,9 +38,16 @@ PARTS = st.lists(
     max_size=2,
 )
 CONTENT = st.just("fine") | TEXTS | PARTS | ANYTHING
+FIELDS = {  # beside role and content
+    name: st.none() | st.sampled_from([0, 1, True, "", "[]", [], {}]) | ANYTHING
+    for name in (
+        "value", "weight", "train", "tool_calls", "images", "reasoning", "thinking", "name", "x y"
+    )
+}  # fmt: skip
 TURNS = st.lists(
     st.fixed_dictionaries({"from": ROLES, "value": CONTENT})
     | st.fixed_dictionaries({"role": ROLES, "content": CONTENT})
+    | st.fixed_dictionaries({"role": ROLES, "content": CONTENT}, optional=FIELDS)
     | ANYTHING,
     max_size=4,
 )
@@ -52,8 +60,13 @@ GOOD_ROW = st.builds(
     TEXTS,
 )
 ODD_ROW = st.fixed_dictionaries(
-    {"id": ANYTHING}, optional={"conversations": TURNS, "messages": TURNS, "other": ANYTHING}
-)
+    {"id": ANYTHING},
+    optional={
+        "conversations": TURNS, "messages": TURNS, "conversation": TURNS | ANYTHING,
+        "system": CONTENT, "system_prompt": TEXTS, "tools": ANYTHING, "weight": ANYTHING,
+        "\ud83d": ANYTHING,
+    },
+)  # fmt: skip
 ROWS = st.lists(GOOD_ROW | GOOD_ROW | ODD_ROW | ANYTHING, max_size=6)
 
 
@@ -61,7 +74,7 @@ ROWS = st.lists(GOOD_ROW | GOOD_ROW | ODD_ROW | ANYTHING, max_size=6)
 def files(draw) -> tuple[bytes, int | None]:
     """A file's bytes, and its number of rows where nothing has damaged them."""
     rows = draw(ROWS)
-    if draw(st.integers(0, 3)):  # most files begin well: else the first row ends the run
+    if draw(st.integers(0, 3)):  # most files have a row that can be used
         rows.insert(0, draw(GOOD_ROW))
     if draw(st.booleans()):
         text = json.dumps(rows, indent=draw(st.sampled_from([None, 1])))
@@ -142,7 +155,7 @@ def prepare_and_tokenize(
             assert "data.json" in str(error)
             assert "\n" not in str(error) and len(str(error)) < 1000
             return
-        near = prepared.reasons["near duplicate"]
+        near = prepared.rejections.counts["near duplicate"]
         if rows is not None:
             assert len(prepared.usable) - near + len(prepared.rejected) == rows
         prepared.usable.write(folder / "kept.jsonl", prepared.selected)
@@ -154,6 +167,9 @@ def prepare_and_tokenize(
         part = encode.encode(encode.render(lines))
         assert part.counts["documents"] + part.counts["documents_without_reply"] == len(lines)
         assert len(lines) == len(prepared.selected)
+        counts = statistics(prepared, {"all": prepared.selected})
+        write_json(folder / "statistics.json", counts)
+        assert "\n" not in named_fields(prepared.fields_not_read)
 
 
 @pytest.fixture(scope="module")

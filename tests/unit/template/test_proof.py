@@ -3,17 +3,25 @@
 import json
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
 from transformers import PreTrainedTokenizerFast
 
 from eagle.errors import InputError
-from eagle.template import proof as template_proof
 from eagle.template.choice import choose_template
 from eagle.template.proof import PROBES, spans, validate
-from eagle.template.template import encode, encode_many, render
+from eagle.template.template import encode, render
 from tests.conftest import ROOT
 from tests.tiny import CHATML, MARKED, WORDS, make_messages, make_tokenizer
 
+DATE = "2025-01-31"
 EXCHANGE = [{"role": "user", "content": "why"}, {"role": "assistant", "content": "the cat"}]
 
 # The families' own templates as their models ship them (tools and documents left out), and the
@@ -251,11 +259,10 @@ def test_every_shipped_template_is_a_tested_family():
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_familys_template_is_known_by_its_rendering(name):
     tokenizer, stop = tokenizer_of(*FAMILIES[name])
-    chosen = choose_template(None, tokenizer, stop)
+    chosen = choose_template(None, tokenizer, stop, DATE)
     assert chosen.origin == f"the family {name}"
-    assert chosen.text == (
-        ROOT / f"resources/chat_templates/{name}.jinja"
-    ).read_text().removesuffix("\n")
+    text = (ROOT / f"resources/chat_templates/{name}.jinja").read_text().removesuffix("\n")
+    assert chosen.text.endswith("%}\n" + text) if name == "llama3.2" else chosen.text == text
     report = validate(tokenizer, chosen, make_messages(3), stop, 10**6)
     assert report["probes_refused_by_both"] == (3 if name in ("gemma", "mistral") else 0)
     assert report["probes_the_verifier_rewrites"] == 0
@@ -280,15 +287,16 @@ def test_markers_are_put_into_a_template_of_no_known_family(name):
         with pytest.raises(InputError, match="probe 'plain': the mask covers '<thought>"):
             choose_template(None, tokenizer, stop)
         return
-    chosen = choose_template(None, tokenizer, stop)
+    chosen = choose_template(None, tokenizer, stop, DATE)
     assert chosen.origin == "the verifier's own, with markers put in"
     encoded = encode(tokenizer, chosen.text, EXCHANGE * 2, 10**6)
     masked = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
     assert [text.strip() for text in masked] == [masked[0].strip()] * 2
     assert masked[0].strip().startswith("the cat") and masked[0].endswith(end)
     assert render(tokenizer, chosen.text, EXCHANGE, True) == render(
-        tokenizer, unknown, EXCHANGE, True
+        tokenizer, chosen.served, EXCHANGE, True
     )
+    assert chosen.served.endswith(unknown)
 
 
 @pytest.mark.parametrize(
@@ -369,14 +377,72 @@ def test_wrong_markers_where_none_can_be_put_in_are_refused_with_both_reasons():
         choose_template(None, tokenizer, [tokenizer.eos_token_id])
 
 
-def test_what_is_tokenised_otherwise_is_refused(monkeypatch):
-    def without_its_first_token(*arguments):
-        ((token_ids, mask),) = encode_many(*arguments)
-        mask[mask.argmax()] = 0
-        return [(token_ids, mask)]
+@pytest.mark.parametrize("template", [CHATML, MARKED, FAMILIES["smollm2"][0]])
+@pytest.mark.parametrize("stop", [["<|endoftext|>"], ["<|endoftext|>", "<|im_start|>"]])
+def test_an_eos_token_that_ends_no_reply_is_named_with_the_one_that_does(template, stop, tmp_path):
+    tokenizer = make_tokenizer(template)
+    stop_token_ids = tokenizer.convert_tokens_to_ids(stop)
+    expected = (
+        r"generation_config.json .*config.json.*: eos_token_id is 0 \('<\|endoftext\|>'\).*ends a "
+        r"reply with 2 \('<\|im_end\|>'\), .*add it, as eos_token_id = \[0, (1, )?2\]"
+    )
+    with pytest.raises(InputError, match=expected):
+        choose_template(None, tokenizer, stop_token_ids)
+    (tmp_path / "marked.jinja").write_text(MARKED)
+    with pytest.raises(InputError, match=expected):
+        choose_template(str(tmp_path / "marked.jinja"), make_tokenizer(None), stop_token_ids)
 
+
+def test_the_eos_token_is_found_behind_white_space():
+    tokenizer, stop = tokenizer_of(*FAMILIES["llama2"])
+    with pytest.raises(InputError, match=r"ends a reply with \d+ \('</s>'\), where serving"):
+        choose_template(None, tokenizer, [0])
+    assert choose_template(None, tokenizer, [0, *stop]).origin == "the family llama2"
+
+
+@pytest.mark.parametrize("name", ["phi3", "zephyr"])
+@pytest.mark.parametrize("known", [True, False])
+def test_tokens_of_the_prompt_may_take_in_the_white_space_after_them(name, known):
+    """As the markers of the roles do in Phi-3's tokenizer."""
+    own, end = FAMILIES[name]
+    tokenizer, stop = tokenizer_of(own if known else own.replace("{%", "{{ 'x' }}{%", 1), end)
+    if name == "phi3":  # it ends a conversation with another token than a reply
+        tokenizer.eos_token = "</s>"
+    markers = ["<|user|>", "<|assistant|>", "<|system|>", end]
+    tokenizer.add_tokens([AddedToken(m, rstrip=True, special=True) for m in markers])
+    chosen = choose_template(None, tokenizer, stop)
+    assert (chosen.origin == f"the family {name}") == known
+    encoded = encode(tokenizer, chosen.text, PROBES["white space at the edges"], 999)
+    masked = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
+    assert masked == [f"a  b\n\nc \n{end}", f"so  {end}"]
+    edges = [{"id": 1, "messages": PROBES["white space at the edges"]}]
+    report = validate(tokenizer, chosen, edges, stop, 999)
+    assert report["replies_whose_white_space_joins_the_prompt"] == 2
+    plain = validate(tokenizer, chosen, make_messages(3), stop, 999)
+    assert plain["replies_whose_white_space_joins_the_prompt"] == 0
+
+
+def test_a_reply_that_begins_with_such_a_token_keeps_it():
     tokenizer = make_tokenizer(MARKED)
-    monkeypatch.setattr(template_proof, "encode_many", without_its_first_token)
+    tokenizer.add_tokens([AddedToken("<|aside|>", rstrip=True, special=True)])
+    messages = [EXCHANGE[0], {"role": "assistant", "content": "<|aside|>  the cat"}]
+    encoded = encode(tokenizer, MARKED, messages, 999)
+    masked = [span["text"] for span in spans(tokenizer, encoded) if span["masked"]]
+    assert masked == ["<|aside|>the cat<|im_end|>"]
+
+
+def test_what_is_tokenised_otherwise_is_refused(monkeypatch):
+    tokenizer = make_tokenizer(MARKED)
+    theirs = tokenizer.apply_chat_template
+
+    def without_its_first_token(messages, **arguments):
+        encoded = theirs(messages, **arguments)
+        if "return_dict" in arguments:
+            mask = encoded["assistant_masks"]
+            mask[mask.index(1)] = 0
+        return encoded
+
+    monkeypatch.setattr(tokenizer, "apply_chat_template", without_its_first_token)
     with pytest.raises(InputError, match="the tokenised conversation is not what transformers"):
         choose_template(None, tokenizer, [tokenizer.eos_token_id])
 

@@ -1,16 +1,26 @@
 """First weights: drawn from the seed, or solved for."""
 
+import json
+
 import pytest
 import torch
+from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 
 from eagle.draft.draft import Draft, attend_within_documents, draft_config
 from eagle.errors import InputError
+from eagle.train import train
+from eagle.training.build import new_draft
 from eagle.training.initialization import (
     Pairs,
+    choose_initialization,
+    difference_from_last_layer,
     initialize_from_last_layer,
     initialize_least_squares,
     initialize_random,
 )
+from eagle.verifier.verifier import Verifier
+from tests.families import make_family
+from tests.tiny import MARKED
 
 
 def test_random_weights_depend_on_the_seed_and_have_the_configs_deviation(draft):
@@ -76,8 +86,93 @@ def test_the_last_layer_is_taken_in_the_features_basis(draft, verifier, biases):
         )  # fmt: skip
 
 
-def test_a_verifier_of_another_form_is_refused(verifier):
+# What `auto` is, and what differs from Llama's layer where it is least_squares.
+CHOICES = {
+    ("llama", ()): None,
+    ("mistral", ()): None,
+    ("smollm3", ()): None,
+    ("smollm3", (("num_hidden_layers", 4),)): "last layer computes",  # its fourth has no rotary
+    ("gemma", ()): "last layer computes",  # multiplies by 1 + w
+    ("granite", ()): "last layer computes",  # factors on the residuals and on the scores
+    ("ernie4_5", ()): "last layer computes",  # rotates neighbours
+    ("llama", (("hidden_act", "gelu"),)): "last layer computes",
+    ("qwen2", ()): "self_attn.k_proj.bias, self_attn.q_proj.bias, self_attn.v_proj.bias",
+    ("qwen3", ()): "self_attn.k_norm.weight, self_attn.q_norm.weight",
+    ("qwen3_moe", ()): "mlp.down_proj.weight, mlp.experts",
+    ("phi3", ()): "mlp.gate_up_proj.weight",
+    ("olmo2", ()): "input_layernorm.weight, post_feedforward_layernorm.weight",
+    ("stablelm", ()): "final norm.bias",
+    ("falcon", ()): "final norm.weight",
+    ("gemma4_text", ()): "layer_scalar",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "values"), CHOICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_auto_is_last_layer_where_the_layer_is_llamas(family, values, dtype, make_config, tmp_path):
+    difference = CHOICES[family, values]
+    make_family(family, tmp_path / "verifier", **dict(values))
+    verifier = Verifier.load(tmp_path / "verifier", dtype, torch.device("cpu"))
+    config, draft = new_draft(make_config(initialization="auto"), verifier)
+    if difference is None:
+        assert config.initialization == "last_layer"
+        assert new_draft(make_config(initialization="last_layer"), verifier)[0] == config
+        return
+    assert config.initialization == "least_squares"
+    with pytest.raises(InputError, match=rf"= last_layer .*{difference}.*; choose auto or least"):
+        new_draft(make_config(initialization="last_layer"), verifier)
+    for asked in ("random", "least_squares"):
+        assert choose_initialization(asked, draft, verifier) == (asked, "")
+
+
+def test_a_final_norm_of_another_kind_is_seen(verifier):
+    """With everything else Llama's."""
+    draft = Draft(draft_config(None, verifier.config))
+    assert difference_from_last_layer(draft, verifier) is None
+    norm = GemmaRMSNorm(32)
+    norm.weight.data.fill_(1.0)  # times two
+    verifier.model.model.norm = norm
+    assert "the verifier's final norm computes" in difference_from_last_layer(draft, verifier)
+
+
+def test_a_draft_of_another_shape_is_seen(verifier):
     config = draft_config(None, verifier.config)
     config.intermediate_size = 40
-    with pytest.raises(InputError, match="these differ: mlp.down_proj.weight, mlp.gate_proj"):
-        initialize_from_last_layer(Draft(config), verifier)
+    difference = difference_from_last_layer(Draft(config), verifier)
+    assert "these differ: mlp.down_proj.weight, mlp.gate_proj.weight, mlp.up_proj" in difference
+
+
+def test_a_draft_with_biases_takes_them_from_qwen2(tmp_path, make_config):
+    verifier = Verifier.load(
+        make_family("qwen2", tmp_path / "verifier"), torch.float32, torch.device("cpu")
+    )
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4}
+    file = tmp_path / "draft.json"
+    file.write_text(json.dumps(shape | {"num_key_value_heads": 2, "qkv_bias": True}))
+    config, draft = new_draft(make_config(initialization="auto", eagle_config_path=file), verifier)
+    assert config.initialization == "last_layer"
+    initialize_from_last_layer(draft, verifier)
+    for name in ("q_proj", "k_proj", "v_proj"):
+        theirs = getattr(verifier.layers[-1].self_attn, name).bias
+        assert torch.equal(getattr(draft.layers[0].self_attn, name).bias, theirs)
+
+
+def test_what_auto_is_is_decided_first_and_recorded(
+    tmp_path, make_config, messages_file, capsys, monkeypatch
+):
+    """In the log, in the run's identity and in its provenance; nothing is computed before."""
+    monkeypatch.setenv("EAGLE_CACHE", str(tmp_path / "cache"))
+    given = {
+        "verifier_model_path": make_family("qwen3", tmp_path / "verifier", MARKED),
+        "dataset_path": messages_file, "cpdir": tmp_path / "cp", "features": "cache", "epochs": 1,
+    }  # fmt: skip
+    with pytest.raises(InputError, match=r"self_attn.k_norm.weight.*choose auto"):
+        train(make_config(initialization="last_layer", **given))
+    assert not (tmp_path / "cache").exists()
+    assert not (tmp_path / "cp").exists()
+    folder = train(make_config(initialization="auto", **given))
+    assert "initialization auto is least_squares: the verifier's last" in capsys.readouterr().err
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["parameters"]["initialization"] == "least_squares"
+    # the same run by its other name: finished already
+    assert train(make_config(initialization="least_squares", **given)) == folder

@@ -29,6 +29,14 @@ def test_the_name_depends_on_what_decides_the_weights_alone(folder_of):
     assert len(others | {name}) == 4
 
 
+def test_the_date_of_a_template_counts_where_this_run_renders_it(folder_of, tmp_path):
+    for dataset, names in ((tmp_path / "rows.jsonl", 2), (tmp_path, 1)):
+        dates = ("2024-07-26", "2025-01-31")
+        runs = [folder_of(dataset_path=dataset, template_date=date) for date in dates]
+        assert len({run.path.name for run in runs}) == names
+        assert ("template_date" in runs[0].parameters) == (names == 2)
+
+
 def leave_state(folder: RunFolder, finished: bool = False) -> str:
     """What a run leaves; returns its name."""
     folder.path.mkdir(parents=True)

@@ -19,7 +19,7 @@ def train(verifier, tokens, make_config, tmp_path):
         folder = tmp_path / f"{ahead}"
         folder.mkdir()
         trainer = build_trainer(
-            config, new_draft(config, verifier), verifier, "hash", tokens, tokens, folder,
+            *new_draft(config, verifier), verifier, "hash", tokens, tokens, folder,
             NullTracker(),
         )  # fmt: skip
         trainer.micro_steps.ahead = ahead

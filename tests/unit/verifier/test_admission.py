@@ -144,7 +144,7 @@ def test_code_of_a_checkpoint_is_not_run(folder):
     [
         (Gemma2Config(**SHAPE, head_dim=8, sliding_window=64), "final_logit_softcapping = 30"),
         (GraniteConfig(**SHAPE, **ROPE, logits_scaling=8.0), "logits_scaling = 8"),
-        (MambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2), "no rotary embedding"),
+        (MambaConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2), "linear_attention"),
         (
             Qwen3NextConfig(**SHAPE | {"num_hidden_layers": 4}, head_dim=8, num_experts=2,
                             linear_num_key_heads=2, linear_num_value_heads=2),
