@@ -43,7 +43,8 @@ SIZES = {
 
 def _rope(kind: str, **values: object) -> dict:
     """Rotary parameters; those that stretch a context stretch one of 64 tokens."""
-    stretched = {} if kind in ("default", "linear") else {"original_max_position_embeddings": 64}
+    unstretched = kind in ("default", "dynamic", "linear")
+    stretched = {} if unstretched else {"original_max_position_embeddings": 64}
     return {"rope_type": kind, "rope_theta": 500.0} | stretched | values
 
 

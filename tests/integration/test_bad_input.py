@@ -59,15 +59,14 @@ def test_a_stage_prints_one_line_and_goes_on_once_its_input_is_mended(project: P
         ("", "tiny.json: the file is empty"),
         ("<html></html>", "tiny.json: not valid JSON at line 1, column 1"),
         (json.dumps(make_conversations(9))[:-40], "tiny.json: not valid JSON.*cut off"),
-        ('[{"text": "x"}]', r"tiny.json, row 0: found keys \['text'\], expected"),
+        ('[{"text": "x"}]', r"schema: found keys \['text'\], expected .*tiny.json, row 0"),
         (
-            json.dumps([*make_conversations(3), {"id": 1, "conversations": [
-                {"from": "alien", "value": "hello"}]}]),
-            "tiny.json, row 3, turn 0: unknown role 'alien'; expected one of",
+            json.dumps([{"id": 1, "conversations": [{"from": "alien", "value": "hello"}]}]),
+            r"unknown role 'alien', which sharegpt.roles does not name: turn 0 .tiny.json, row 0",
         ),
         (
             json.dumps([{"id": 1, "conversations": [{"from": "human", "value": "hi"}]}]),
-            "no usable conversation; all 1 rejected, the first because: no user turn with a reply",
+            "no usable conversation; all 1 rows rejected, 1 because: no user turn with a reply",
         ),
     ],
 )  # fmt: skip
@@ -103,6 +102,34 @@ def test_parameters_that_cannot_be_used(project: Project, stage, section, values
         stage(name)
     assert expected in str(error.value)
     assert not half_written(project)
+
+
+def test_a_date_is_a_parameter_and_no_document_is_longer_than_the_context(
+    project: Project, stage, capsys
+):
+    writes_date = "{{ strftime_now('%d %b %Y') }}\n"
+    for name, text in (("verifier/chat_template", CHATML), ("chat_templates/tiny", MARKED)):
+        path = project.folder / f"resources/{name}.jinja"
+        path.unlink()
+        path.write_text(writes_date + text)
+    with pytest.raises(InputError, match="writes today's date .*set template.date"):
+        stage("validate_template")
+    project.set("template", date="2024-07-26")
+    project.set("tokens", maximum_model_length=300)
+    for name in ("train", "validation"):
+        path = project.folder / f"resources/replies/{name}.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows[0]["messages"][-1]["content"] *= 99
+        path.unlink()
+        write_json_lines(path, rows)
+    stage("validate_template")
+    stage("tokenize_dataset")
+    note = "tokens.maximum_model_length is above the verifier's context of 256; 2 documents cut at"
+    assert note in capsys.readouterr().out
+    tokens = TokenSet.load(project.folder / "resources/tokens/train.safetensors")
+    assert int(tokens.bounds.diff().max()) == 256
+    text = load_tokenizer(project.folder / "resources/verifier").decode(tokens.token_ids[:40])
+    assert text.startswith("26 Jul 2024\n")
 
 
 def test_a_verifier_that_ends_every_reply_at_once(project: Project, stage):

@@ -21,5 +21,5 @@ def test_the_head_makes_the_models_logits_of_the_features(family, tmp_path):
 
 
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
-    with pytest.raises(InputError, match=f"{tmp_path}: its tokenizer cannot be loaded"):
+    with pytest.raises(InputError, match=f"{tmp_path}: has neither tokenizer.json nor"):
         load_tokenizer(tmp_path)
