@@ -151,6 +151,14 @@ VARIANTS: dict[str, tuple[str, dict]] = {
     "qwen2, windows": ("qwen2", {"use_sliding_window": True, "max_window_layers": 1}),
     "qwen3, windows": ("qwen3", {"use_sliding_window": True, "max_window_layers": 1}),
 }  # fmt: skip
+# Families of which transformers itself cannot make a small model here.
+UNBUILT = (
+    "gemma3n",  # needs timm, for its images
+    "gemma4_assistant",  # its default config is not valid; it reads another model's keys
+    "gemma4_unified_assistant",
+    "musicgen",  # the config of the family is not the one that its decoder takes
+    "musicgen_melody",
+)
 MOST_LAYERS = 8
 
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import yaml
@@ -13,7 +13,7 @@ from eagle.config import load_params
 from eagle.decoding.sessions import VerifierSession
 from eagle.decoding.speculative import vanilla
 from eagle.decoding.tree import Tree
-from eagle.errors import InputError
+from eagle.errors import InputError, one_line
 from eagle.evaluation.lossless import compare_texts, reference_texts
 from eagle.replies.replies import Prompt, TransformersBackend
 from eagle.tokens.token_set import TokenSet
@@ -29,14 +29,14 @@ from scripts import (
     tokenize_dataset,
     validate_template,
 )
-from scripts.train import train_config
+from scripts.train import publish, train_config
 from tests.families import make_family
 from tests.tiny import MARKED, PARAMS, make_messages, write_json_lines
 
 VALUES = {
     "verifier": {"source": "path:model", "revision": None},
     "regenerate": {
-        "enabled": True, "dtype": "float32", "maximum_new_tokens": 8, "temperature": 0.0,
+        "enabled": False, "dtype": "float32", "maximum_new_tokens": 8, "temperature": 0.0,
         "batch_size": 4,
     },
     "template": {"file": None, "sample": 4},
@@ -58,23 +58,43 @@ VALUES = {
 TREE = Tree.from_paths([(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (1, 0, 0)])
 
 
-def take_through(name: str, folder: Path) -> dict:
+class Outcome(NamedTuple):
+    """What became of a verifier. There is no fourth thing that `outcome` may be."""
+
+    outcome: str
+    """works, refused, or not built (by transformers itself, so that there is nothing to try)."""
+    attn: str = ""
+    initialization: str = ""
+    reason: str = ""
+    """Why it was refused, or the exception with which building it ended."""
+
+
+def take_through(name: str, folder: Path) -> Outcome:
     """Make a verifier of a family or variant in `folder`, and run every stage with it.
 
-    Returns:
-        works: whether it was admitted; attn; initialization; reason: the refusal.
-
     Raises:
-        AssertionError or anything else: an outcome that must not be.
+        Exception: it was admitted, and something failed or is wrong afterwards.
     """
-    make_family(name, folder / "model", MARKED)
+    try:
+        make_family(name, folder / "model", MARKED)
+    except Exception as error:  # whatever a config's or a model's class raises
+        return Outcome("not built", reason=f"{type(error).__name__}: {one_line(error)}")
     with contextlib.chdir(folder):
         _write_project()
         try:
             download_model.main()
         except InputError as refusal:
-            return {"works": False, "reason": _checked_refusal(str(refusal))}
-        return {"works": True} | _run_stages() | _check_decoding()
+            source, _, reason = str(refusal).partition(": config.json: model_type ")
+            assert source == "model", refusal
+            assert "\n" not in reason
+            return Outcome("refused", reason=reason.partition(": ")[2])
+        initialization = _run_stages()
+        verifier = _load(torch.float64)
+        _check_features(verifier)
+        _check_session(verifier, _texts()[0][:20])
+        _check_texts()
+        _regenerate()
+    return Outcome("works", verifier.attn, initialization)
 
 
 def _write_project() -> None:
@@ -92,52 +112,57 @@ def _write_project() -> None:
     write_json_lines(Path("questions.jsonl"), questions)
 
 
-def _checked_refusal(message: str) -> str:
-    """The reason, without what names the source."""
-    assert "\n" not in message
-    return message.removeprefix("model: ").removeprefix("config.json: ")
-
-
-def _run_stages() -> dict:
+def _run_stages() -> str:
+    """From the replies as they are to the evaluation. Returns the initialization that was taken."""
     regenerate_replies.main()
     validate_template.main()
     tokenize_dataset.main()
-    params = load_params()
-    run = train(train_config(params).model_copy(update={"output": None}))
-    shutil.copytree(run, "results/train")
-    for draft in ("best", "last"):
-        shutil.copytree(run / draft, f"models/draft/{draft}")
+    config = train_config(load_params())
+    train(config)
+    publish(config, processes=1)
     export_checkpoint.main()
     evaluate.main()
-    metrics = json.loads(Path("results/evaluate/metrics.json").read_text())
-    assert metrics["lossless"], Path("results/evaluate/details.json").read_text()
-    return {"initialization": params.train.initialization}
+    assert _json("results/evaluate/metrics.json")["lossless"], _json(
+        "results/evaluate/details.json"
+    )
+    return _json("results/train/provenance.json")["parameters"]["initialization"]
+
+
+def _regenerate() -> None:
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    params["regenerate"]["enabled"] = True
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    regenerate_replies.main()
+
+
+def _json(path: str) -> dict:
+    return json.loads(Path(path).read_text())
+
+
+def _tokens() -> TokenSet:
+    return TokenSet.load(Path("resources/tokens/train.safetensors"))
+
+
+def _texts() -> list[list[int]]:
+    tokens = _tokens()
+    return [tokens.token_ids[tokens.span(i)].tolist() for i in range(len(tokens))]
 
 
 def _load(dtype: torch.dtype) -> Verifier:
     return Verifier.load(Path("resources/verifier"), dtype, torch.device("cpu"))
 
 
-def _check_decoding() -> dict:
-    verifier = _load(torch.float64)
-    tokens = TokenSet.load(Path("resources/tokens/train.safetensors"))
-    text = tokens.token_ids[tokens.span(0)].tolist()
-    _check_features(verifier, tokens)
-    _check_session(verifier, text[:20])
-    _check_texts([text[:20], text[:9], text[3:17]])
-    return {"attn": verifier.attn}
-
-
 def _close(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
-def _check_features(verifier: Verifier, tokens: TokenSet) -> None:
+def _check_features(verifier: Verifier) -> None:
     """The head makes the logits of the features, and padding changes nothing."""
-    rows = [tokens.token_ids[tokens.span(i)].long()[None] for i in range(4)]
-    alone = [verifier.features(row) for row in rows]
-    _close(alone[0] @ verifier.head.T, verifier.model(rows[0]).logits)
-    _close(compute_features(tokens, verifier, [0, 1, 2, 3]), torch.cat([f[0] for f in alone]))
+    texts = [torch.tensor([text]) for text in _texts()]
+    alone = [verifier.features(text) for text in texts]
+    _close(alone[0] @ verifier.head.T, verifier.model(texts[0]).logits)
+    together = compute_features(_tokens(), verifier, list(range(len(texts))))
+    _close(together, torch.cat([features[0] for features in alone]))
 
 
 def _check_session(verifier: Verifier, prompt: list[int]) -> None:
@@ -164,15 +189,16 @@ def _check_session(verifier: Verifier, prompt: list[int]) -> None:
         read.append(first + 7)
 
 
-def _check_texts(prompts: list[list[int]]) -> None:
+def _check_texts() -> None:
     """Vanilla decoding and regeneration write what transformers' `generate` writes."""
-    verifier, tokens = _load(torch.float32), 16
-    references = [reference_texts(verifier, [prompt], tokens)[0] for prompt in prompts]
-    decoded = [vanilla(verifier, prompt, tokens).token_ids for prompt in prompts]
-    settings = load_params().regenerate
-    backend = TransformersBackend(verifier, load_tokenizer(Path("resources/verifier")), settings)
-    requests = [Prompt(row, 1, prompt, tokens, 0) for row, prompt in enumerate(prompts)]
-    regenerated = backend._generate(requests)
+    verifier, count = _load(torch.float32), 16
+    prompts = [text[:length] for text, length in zip(_texts(), (20, 9, 14), strict=False)]
+    references = [reference_texts(verifier, [prompt], count)[0] for prompt in prompts]
+    decoded = [vanilla(verifier, prompt, count).token_ids for prompt in prompts]
+    tokenizer, settings = load_tokenizer(Path("resources/verifier")), load_params().regenerate
+    requests = [Prompt(row, 1, prompt, count, 0) for row, prompt in enumerate(prompts)]
+    # of different lengths, so padded, in one batch
+    regenerated = TransformersBackend(verifier, tokenizer, settings)._generate(requests)
     for texts in (decoded, regenerated):
         comparisons = compare_texts(lambda: _load(torch.float64), prompts, texts, references)
         assert all(comparison.lossless() for comparison in comparisons), comparisons

@@ -15,12 +15,13 @@ import torch
 from eagle.decoding.speculative import vanilla
 from eagle.errors import InputError
 from eagle.template.template import encode_prompt
+from eagle.tokens.token_set import TokenSet
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.verifier.verifier import Verifier
 from tests.conftest import ROOT
 from tests.integration.conftest import Project, executed
 from tests.integration.test_commands import train_here, tutorial_flags
-from tests.tiny import MARKED, WORDS, make_conversations, make_verifier, write_json_lines
+from tests.tiny import CHATML, MARKED, WORDS, make_conversations, make_verifier, write_json_lines
 
 
 def only_message(output: str) -> str:
