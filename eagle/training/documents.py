@@ -40,16 +40,11 @@ def load_documents(config: TrainConfig) -> Documents:
     """
     path, context = config.dataset_path, context_of(load_config(config.verifier_model_path))
     length = min(config.maximum_model_length, context)
-    if context < config.maximum_model_length and rank_and_world()[0] == 0:
-        print(
-            f"train: documents are cut at {context:,} tokens, the verifier's context, which is "
-            f"below --maximum-model-length = {config.maximum_model_length:,}",
-            flush=True,
-        )
     tokenizer = load_tokenizer(config.verifier_model_path)
     if path.is_dir():
         _check_verifier(config, tokenizer)
         sets = [TokenSet.load(path / f"{name}.safetensors") for name in ("train", "validation")]
+        _report_context(config, context)
         return Documents(*(tokens.limited(length) for tokens in sets), sha256_of_folder(path))
     # here, because the stage `train` always reads a folder and must not depend on this code
     from eagle.tokens.json_lines import tokenize_json_lines
@@ -58,6 +53,7 @@ def load_documents(config: TrainConfig) -> Documents:
     tokenized = tokenize_json_lines(
         path, tokenizer, stop, length, config.template_date, config.progress_seconds
     )
+    _report_context(config, context)
     if tokenized.note and rank_and_world()[0] == 0:
         print(f"train: {path}: {tokenized.note}", flush=True)
     return Documents(tokenized.train, tokenized.validation, tokenized.sha256)
@@ -86,3 +82,12 @@ def _check_verifier(config: TrainConfig, tokenizer: PreTrainedTokenizerBase) -> 
                 f"verifier's ({expected[:12]} in {config.verifier_model_path}): run "
                 "tokenize_dataset again"
             )
+
+
+def _report_context(config: TrainConfig, context: int) -> None:
+    if context < config.maximum_model_length and rank_and_world()[0] == 0:
+        print(
+            f"train: documents are cut at {context:,} tokens, the verifier's context, which is "
+            f"below --maximum-model-length = {config.maximum_model_length:,}",
+            flush=True,
+        )

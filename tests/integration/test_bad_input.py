@@ -169,7 +169,7 @@ def test_a_failing_worker_shows_its_own_message_and_leaves_the_draft_alone(proje
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
-        (["--verifier-model-path", "docker"], "docker: .*cannot be loaded"),
+        (["--verifier-model-path", "docker"], "docker/config.json: cannot be loaded"),
         (["--save", "0"], "--save = '0'.*greater than or equal to 1"),
         (["--cpdir", "/proc/nowhere"], "--cpdir: /proc/nowhere.* cannot be written"),
         (["--num-warmup-steps", "500", "--num-training-steps", "100"], "warm-up of 500 updates"),
@@ -204,7 +204,11 @@ def test_data_of_another_tokenizer_or_template_or_without_one_is_refused(
         (other, tokens, "was made with another tokenizer"),
         (marked_verifier, tokens, "was made with another chat template"),
         (bare, messages_file, "the verifier has no chat template of its own"),
-        (tiny_verifier, empty, "empty.jsonl, conversation 1"),
+        (
+            tiny_verifier,
+            empty,
+            "empty.jsonl: no usable conversation; 1 because: no user turn with a reply",
+        ),
     ):
         with pytest.raises(InputError, match=expected):
             train_here(tmp_path, tutorial_flags(verifier, data, tmp_path / "cp"))
