@@ -29,7 +29,7 @@ PARTS = {
     "sampling": ["tests/unit/decoding"],
     "units": ["tests/unit"],
     "lossless": ["tests/end_to_end/test_embedded_default.py"],
-    "families": ["tests/end_to_end/test_families.py"],
+    "families": ["tests/end_to_end/test_every_family.py"],
     "engines": ["tests/end_to_end"],
 }
 """Files and folders of each part; a test belongs to the part that names the longest path to it. No

@@ -1,4 +1,4 @@
-"""Verifiers of the most used families through every stage; all families: tests/end_to_end."""
+"""Verifiers of the most used families through every stage; `test_every_family` has all of them."""
 
 import pytest
 
