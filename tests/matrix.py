@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +29,7 @@ from scripts import (
     tokenize_dataset,
     validate_template,
 )
-from scripts.train import train_config
+from scripts.train import publish, train_config
 from tests.families import make_family
 from tests.tiny import MARKED, PARAMS, make_messages, write_json_lines
 
@@ -56,7 +55,6 @@ VALUES = {
     "machine": {"data_processes": 1},
 }  # fmt: skip
 # the two longest paths have three drafted tokens, and rows differ from their order in depth
-DRAFTS = ("best", "last")
 TREE = Tree.from_paths([(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (1, 0, 0)])
 
 
@@ -119,10 +117,9 @@ def _run_stages() -> str:
     regenerate_replies.main()
     validate_template.main()
     tokenize_dataset.main()
-    run = train(train_config(load_params()).model_copy(update={"output": None}))
-    shutil.copytree(run, "results/train", ignore=shutil.ignore_patterns(*DRAFTS))
-    for draft in DRAFTS:
-        shutil.copytree(run / draft, f"models/draft/{draft}")
+    config = train_config(load_params())
+    train(config)  # what torchrun starts, without the seconds that starting it takes
+    publish(config, processes=1)
     export_checkpoint.main()
     evaluate.main()
     assert _json("results/evaluate/metrics.json")["lossless"], _json(

@@ -136,7 +136,7 @@ def follow(model: nn.Module, where: str) -> list[KeyValueShape]:
     if without:
         raise InputError(
             f"{kind}: layer {without[0]} does not keep keys and values of its own once a token"
-            f"{and_more(without, 'layers')}: linear or recurrent attention, or layers that share "
+            f"{and_more(without)}: linear or recurrent attention, or layers that share "
             "them, cannot be decoded speculatively here; choose another verifier"
         )
     if not all(getattr(part, "is_causal", True) for part in parts):

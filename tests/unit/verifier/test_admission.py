@@ -23,6 +23,7 @@ from transformers import (
 from eagle.errors import InputError
 from eagle.verifier.admission import admit, admit_config
 from eagle.verifier.configuration import context_of, load_config
+from tests.families import tiny_config
 from tests.tiny import make_tokenizer, make_verifier
 
 SHAPE = {
@@ -162,6 +163,33 @@ def test_what_a_draft_cannot_follow_is_refused_by_the_config_alone(config, messa
     config.save_pretrained(tmp_path)
     with pytest.raises(InputError, match=message):
         admit_config(tmp_path, "hub:org/model")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("doge, experts", "DogeCDMoE. give a token something else when others are read with it"),
+        ("falcon, ALiBi", "no rotary embedding is stated .alibi is true"),
+        ("gemma3_text, bidirectional", "its tokens see the tokens after them"),
+        ("gemma4_text, shared keys", r"layer 2 does not keep keys .* of its own .*\(and 1 more"),
+        ("hrm_text", "cannot be followed from a prompt to a tree .* no list of 16 layers"),
+        ("jetmoe", "its code goes on by what the numbers are"),
+        ("modernbert-decoder", "its head and its decoder are not apart"),
+    ],
+)
+def test_what_the_models_code_does_decides(name, message, tmp_path):
+    tiny_config(name).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=message):
+        admit_config(tmp_path, "hub:org/model")
+
+
+def test_rotary_frequencies_that_the_length_decides_are_followed(tmp_path):
+    tiny_config("llama, dynamic rope").save_pretrained(tmp_path)
+    admit_config(tmp_path, "hub:org/model")
+
+
+def test_other_kernels_are_not_followed_and_stay(tiny_verifier):
+    assert admit(tiny_verifier, "flex_attention").attn == "flex_attention"
 
 
 def test_a_factor_of_one_on_the_logits_is_none(tmp_path):
