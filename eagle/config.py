@@ -489,8 +489,8 @@ class TrainConfig(_TutorialRecipe, _Command):
     template_date: TemplateDate = "2024-07-26"  # the one that Llama 3.2's template has by itself
     verifier_sharding: VerifierSharding = "none"
     peak_tflops: PeakTflops = None
-    output: Path | None = None
-    """Folder to which the finished drafts (best, last), metrics and history are copied."""
+    invocation: str | None = None
+    """Written to the file `invocation` in the run's folder, so that who started it finds it."""
     save: int = Field(4096, ge=1)
     """Updates between resumable checkpoints."""
     clearml_project: str = "eagle"

@@ -15,6 +15,9 @@ from pathlib import Path
 
 if __name__ == "__main__":  # started as a file: its own folder would be searched before packages
     sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from eagle.lifetime import end_with_torchrun
+
+    end_with_torchrun()  # before torch is imported, which takes seconds
 
 import torch
 
@@ -23,9 +26,10 @@ from eagle.errors import InputError, one_clear_message
 from eagle.files import sha256_of_folder
 from eagle.tracking import tracker_of
 from eagle.training.build import build_trainer, new_draft
-from eagle.training.distributed import process_group, rank_and_world
+from eagle.training.distributed import gather, process_group, rank_and_world
 from eagle.training.documents import check_vocabulary, load_documents
-from eagle.training.run_folder import RunFolder, code_hash, sha256_of_text
+from eagle.training.run_folder import RunFolder, code_hash
+from eagle.training.run_identity import sha256_of_text
 from eagle.verifier.verifier import Verifier
 
 
@@ -75,28 +79,29 @@ def _train(config: TrainConfig, device: torch.device) -> Path | None:
         "code": code_hash(Path(__file__)),
     }
     run = RunFolder.of(config, inputs)
-    run.create()
-    tracker = tracker_of(
-        config.clearml_project, config.clearml_task, run.parameters, config.cpdir / "clearml"
-    )
-    trainer = build_trainer(
-        config, draft, verifier, inputs["verifier"], documents.train, documents.validation,
-        run.path, tracker,
-    )  # fmt: skip
-    finished = trainer.run()
-    if rank == 0 and finished:
-        run.write_results(trainer.metrics(), trainer.seconds)
-        if config.output is not None:
-            run.publish(config.output)
-        print(f"train: wrote {run.path}", flush=True)
-    elif rank == 0:
-        print(
-            f"train: ended by SIGTERM after update {trainer.state.update}; the same command goes "
-            f"on from there ({run.path})",
-            file=sys.stderr,
-            flush=True,
-        )
-    tracker.close()
+    with run.held(config.invocation):
+        if gather(run.finished())[0]:  # as rank 0 found it
+            if rank == 0:
+                print(f"train: {run.path} has finished before and is not trained again", flush=True)
+            return run.path
+        with tracker_of(
+            config.clearml_project, config.clearml_task, run.parameters, config.cpdir / "clearml"
+        ) as tracker:
+            trainer = build_trainer(
+                config, draft, verifier, inputs["verifier"], documents.train, documents.validation,
+                run.path, tracker,
+            )  # fmt: skip
+            finished = trainer.run()
+        if rank == 0 and finished:
+            run.write_results(trainer.metrics(), trainer.seconds)
+            print(f"train: wrote {run.path}", flush=True)
+        elif rank == 0:
+            print(
+                f"train: ended by SIGTERM after update {trainer.state.update}; the same command "
+                f"goes on from there ({run.path})",
+                file=sys.stderr,
+                flush=True,
+            )
     return run.path if finished else None
 
 

@@ -1,22 +1,26 @@
-"""Stage train: start torchrun on eagle/train.py, and move its drafts and results into place."""
+"""Stage train: start torchrun on eagle/train.py, and publish the drafts and results of that run."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 from eagle.config import Params, Recipe, TrainConfig, flags_of, load_params
 from eagle.errors import InputError, one_clear_message
-from eagle.files import whole_folder
+from eagle.file_lock import file_lock
+from eagle.files import read_json, whole_folder
+from eagle.lifetime import end_with_dvc
 from eagle.tracking import say_written
+from eagle.training.run_identity import DRAFT_FOLDERS, RESULT_FILES, run_name, run_parameters
 
 PROGRAM = Path("eagle/train.py")  # started, not imported: importing would load torch needlessly
 VERIFIER = Path("resources/verifier")
 TOKENS = Path("resources/tokens")
 RUNS = Path("runs")
-FINISHED = RUNS / "finished"
 DRAFT = Path("models/draft")
 RESULTS = Path("results/train")
 # Seconds that training has after SIGTERM to finish its update, before SIGKILL.
@@ -24,17 +28,12 @@ LONGEST_UPDATE = 600
 
 
 def main() -> None:
+    end_with_dvc()
     started = time.monotonic()
     params = load_params()
-    torchrun(params.machine.processes, flags_of(train_config(params)))
-    # one rename each, within the file system
-    with whole_folder(DRAFT) as drafts:
-        for name in ("best", "last"):
-            (FINISHED / name).rename(drafts / name)
-    with whole_folder(RESULTS) as results:
-        for path in FINISHED.iterdir():
-            path.rename(results / path.name)
-    FINISHED.rmdir()
+    processes, config = params.machine.processes, train_config(params)
+    torchrun(processes, flags_of(config))
+    publish(config, processes)
     say_written("train", started, DRAFT, RESULTS)
 
 
@@ -59,7 +58,7 @@ def train_config(params: Params) -> TrainConfig:
         verifier_model_path=VERIFIER,
         dataset_path=TOKENS,
         cpdir=RUNS,
-        output=FINISHED,
+        invocation=uuid.uuid4().hex,
         micro_batch_size=train.global_batch_size // slots,
         gradient_accumulation_steps=machine.gradient_accumulation_steps,
         num_warmup_steps=train.warmup_updates * ticks,
@@ -83,27 +82,90 @@ def torchrun(processes: int, flags: list[str]) -> None:
         InputError: training failed; it has printed its own message.
     """
     threads = str(max(1, (os.cpu_count() or 1) // processes))
+    # SIGHUP is left as it is, so that `nohup` holds for torchrun too
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nnodes=1",
+        sys.executable, "-m", "eagle.lifetime", str(os.getpid()),
+        "torch.distributed.run", "--standalone", "--nnodes=1",
         f"--nproc_per_node={processes}", f"--shutdown-timeout={LONGEST_UPDATE}",
+        "--signals-to-handle=SIGTERM,SIGINT,SIGQUIT",
         str(PROGRAM), *flags,
     ]  # fmt: skip
-    terminated: list[int] = []
-
-    def terminate(number: int, _frame: object) -> None:
-        terminated.append(number)
-        launcher.terminate()
-
+    signal.signal(signal.SIGTERM, exit_at_signal)
     launcher = subprocess.Popen(command, env={"OMP_NUM_THREADS": threads} | os.environ)
-    signal.signal(signal.SIGTERM, terminate)
-    code = launcher.wait()
-    if terminated:
-        sys.exit(128 + signal.SIGTERM)  # as a shell reports it
+    try:
+        code = launcher.wait()
+    except SystemExit:
+        launcher.terminate()
+        launcher.wait()
+        raise
     if code:
         raise InputError(
             f"training ended with exit code {code}; the line above that begins with `error:` says "
             "what went wrong. Nothing was published; start it again to go on from the last state "
             f"in {RUNS}/"
+        )
+
+
+def exit_at_signal(number: int, _frame: object) -> None:
+    sys.exit(128 + number)  # as a shell reports it
+
+
+def publish(config: TrainConfig, processes: int) -> None:
+    """Copy the drafts and results of this invocation's run; both folders are complete or unchanged.
+
+    They are copied, not moved or linked: the run's own stay as they are, whatever is done to the
+    published ones, and can be published again.
+
+    Raises:
+        InputError: the run is not there, is not complete, or was trained with other parameters.
+    """
+    run = run_of(config.invocation)
+    check_run(run, config, processes)
+    with (
+        file_lock(RUNS / "publication.lock", wait=True),
+        whole_folder(DRAFT) as drafts,
+        whole_folder(RESULTS) as results,
+    ):
+        for name in DRAFT_FOLDERS:
+            shutil.copytree(run / name, drafts / name)
+        for name in RESULT_FILES:
+            shutil.copyfile(run / name, results / name)
+
+
+def run_of(invocation: str) -> Path:
+    """The folder of the run that was trained for this invocation."""
+    for path in RUNS.glob("*/invocation"):
+        if path.read_text() == invocation:
+            return path.parent
+    raise InputError(
+        f"{RUNS}: no run there is this start's own; the same run was started once more meanwhile, "
+        "or its folder was removed. Nothing was published; start again"
+    )
+
+
+def check_run(run: Path, config: TrainConfig, processes: int) -> None:
+    """Raises: InputError: not all that is published is there, or it is of another run."""
+    for name in (*DRAFT_FOLDERS, *RESULT_FILES):
+        if not (run / name).exists():
+            raise InputError(
+                f"{run / name}: missing, so nothing was published; remove {run} and start again, "
+                "to train anew"
+            )
+    source = read_json(run / "provenance.json")
+    trained, asked = source["parameters"], run_parameters(config, processes)
+    if asked["initialization"] == "auto":  # training writes what it became
+        asked["initialization"] = trained["initialization"]
+    other = [name for name in trained | asked if trained.get(name) != asked.get(name)]
+    if other or run_name(trained, source["inputs"]) != run.name:
+        difference = (
+            f"{other[0]} is {trained.get(other[0])} there, this start asked for "
+            f"{asked.get(other[0])}"
+            if other
+            else "its parameters and inputs are not those of the run in this folder"
+        )
+        raise InputError(
+            f"{run / 'provenance.json'}: {difference}. Nothing was published; remove {run} and "
+            "start again, to train anew"
         )
 
 

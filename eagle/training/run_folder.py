@@ -1,28 +1,28 @@
-"""The folder of one run: its name, the other runs beside it, and what a finished run publishes."""
+"""The folder of one run: who may write it, the other runs beside it, and what it ends with."""
 
-import hashlib
-import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from eagle.config import TrainConfig
 from eagle.errors import InputError
-from eagle.files import sha256_of_file, whole_folder, write_json
+from eagle.file_lock import Held, file_lock
+from eagle.files import sha256_of_file, write_json, write_text
 from eagle.provenance import provenance
 from eagle.training.distributed import rank_and_world
+from eagle.training.run_identity import (
+    DRAFT_FOLDERS,
+    RESULT_FILES,
+    run_name,
+    run_parameters,
+    sha256_of_text,
+)
 from eagle.training.run_state import find_states
 
-# Fields that cannot change the trained weights. The hashes of what they name take the place of
-# paths.
-NOT_IN_THE_NAME = {
-    "verifier_model_path", "dataset_path", "eagle_config_path", "cpdir", "output", "save",
-    "clearml_project", "clearml_task", "progress_seconds", "verifier_sharding", "peak_tflops",
-}  # fmt: skip
 # Modules that cannot change a result.
-NOT_IN_THE_CODE = {"eagle.config", "eagle.tracking"}
-DRAFTS = ("best", "last")
-RESULTS = ("metrics.json", "provenance.json", "history.csv", "validations.csv")
+NOT_IN_THE_CODE = {"eagle.config", "eagle.errors", "eagle.tracking"}
 NAMED_RUNS = 3
 """Names of unfinished runs in a message; the others are counted."""
 
@@ -40,38 +40,47 @@ class RunFolder:
     @classmethod
     def of(cls, config: TrainConfig, inputs: dict[str, str]) -> "RunFolder":
         """The folder of the run with this config and these inputs; it need not exist."""
-        _, world = rank_and_world()
-        # the tokens of the stage's folder were made with a date of their own
-        unread = {"template_date"} if config.dataset_path.is_dir() else set()
-        parameters = config.model_dump(mode="json", exclude=NOT_IN_THE_NAME | unread)
-        parameters |= {"world": world}
-        name = sha256_of_text(repr((sorted(parameters.items()), inputs)))[:16]
-        return cls(config.cpdir / name, parameters, inputs)
+        parameters = run_parameters(config, rank_and_world()[1])
+        return cls(config.cpdir / run_name(parameters, inputs), parameters, inputs)
 
-    def create(self) -> None:
-        """Create the folder, and report unfinished runs beside it when this run is new.
+    @contextmanager
+    def held(self, invocation: str | None) -> Iterator[None]:
+        """Create the folder and keep other processes from training this run; rank 0 does it.
+
+        Unfinished runs beside it are reported when this run is new.
+
+        Args:
+            invocation: written to the folder, when there is one.
 
         Raises:
-            InputError: it cannot be written.
+            InputError: it cannot be written, or another process trains this run.
         """
+        if rank_and_world()[0] != 0:
+            yield
+            return
         unfinished = [] if find_states(self.path) else unfinished_runs(self.path.parent)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / ".writable").touch()
-            (self.path / ".writable").unlink(missing_ok=True)
-        except OSError as error:
-            raise InputError(f"--cpdir: {self.path} cannot be written: {error.strerror}") from None
-        if unfinished and rank_and_world()[0] == 0:
-            names = ", ".join(unfinished[:NAMED_RUNS])
-            more = len(unfinished) - NAMED_RUNS
-            print(
-                f"train: {self.path.parent} has unfinished runs that were started with other "
-                f"parameters, data or code: {names}{f' and {more} more' if more > 0 else ''}; this "
-                "run does not go on from them but starts anew. Remove their folders if you no "
-                "longer need them",
-                file=sys.stderr,
-                flush=True,
-            )
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(file_lock(self.path / "lock", wait=False))
+            except Held as holder:
+                raise InputError(
+                    f"{self.path}: this run is being trained by {holder}, and two processes cannot "
+                    "write one folder; wait until that one has ended, or end it, and start again"
+                ) from None
+            except OSError as error:
+                raise InputError(
+                    f"--cpdir: {self.path} cannot be written: {error.strerror}"
+                ) from None
+            if invocation is not None:
+                write_text(self.path / "invocation", invocation)
+            if unfinished:
+                self._report(unfinished)
+            yield
+
+    def finished(self) -> bool:
+        """Whether the run has ended, and all of its drafts and results are here."""
+        return all((self.path / name).exists() for name in (*DRAFT_FOLDERS, *RESULT_FILES))
 
     def write_results(self, metrics: dict[str, float], seconds: float) -> None:
         """Write metrics.json and provenance.json beside the drafts.
@@ -82,13 +91,18 @@ class RunFolder:
         write_json(self.path / "metrics.json", metrics)
         write_json(self.path / "provenance.json", provenance(self.parameters, self.inputs, seconds))
 
-    def publish(self, folder: Path) -> None:
-        """Copy drafts and results to `folder`, which is then complete or unchanged."""
-        with whole_folder(folder) as partial:
-            for name in DRAFTS:
-                shutil.copytree(self.path / name, partial / name)
-            for name in RESULTS:
-                shutil.copyfile(self.path / name, partial / name)
+    def _report(self, unfinished: list[str]) -> None:
+        """Print that this run does not go on from the unfinished ones beside it."""
+        names = ", ".join(unfinished[:NAMED_RUNS])
+        more = len(unfinished) - NAMED_RUNS
+        print(
+            f"train: {self.path.parent} has unfinished runs that were started with other "
+            f"parameters, data or code: {names}{f' and {more} more' if more > 0 else ''}; this "
+            "run does not go on from them but starts anew. Remove their folders if you no "
+            "longer need them",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def unfinished_runs(cpdir: Path) -> list[str]:
@@ -113,7 +127,3 @@ def code_hash(program: Path) -> str:
     }
     hashes = [sha256_of_file(Path(file)) for file in sorted(files | {str(program)})]
     return sha256_of_text("".join(hashes))
-
-
-def sha256_of_text(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

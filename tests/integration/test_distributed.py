@@ -26,10 +26,10 @@ def flags_of(verifier: Path, data: Path, folder: Path, name: str, processes: int
     """The tutorial's command with 8 conversations an update, whatever the processes, and a draft of
     the verifier's own shape."""
     return tutorial_flags(
-        verifier, data, folder / "cp", *FLOAT32,
+        verifier, data, folder / name, *FLOAT32,
         "--micro-batch-size", str(4 // processes), "--gradient-accumulation-steps", "2",
         "--learning-rate", "2e-3", "--num-warmup-steps", str(2 * processes),
-        "--num-training-steps", str(UPDATES * processes), "--output", str(folder / name),
+        "--num-training-steps", str(UPDATES * processes),
         "--eagle-config-path", own_shape(verifier, folder), *more,
     )  # fmt: skip
 
@@ -83,7 +83,8 @@ def replayed(train):
     return train("replayed", 1, *REPLAY)
 
 
-def curve(folder: Path) -> list[tuple[float, float]]:
+def curve(cpdir: Path) -> list[tuple[float, float]]:
+    (folder,) = cpdir.iterdir()
     steps = [(float(row["loss"]), float(row["top1"])) for row in history(folder)]
     with (folder / "validations.csv").open() as file:
         validations = list(csv.DictReader(file))

@@ -4,12 +4,14 @@ import functools
 import os
 import random
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.conftest import ROOT
@@ -153,17 +155,60 @@ def test_sigterm_in_a_validation_leaves_it_for_the_next_start(flags, uninterrupt
     assert weights_in(cpdir) == uninterrupted()
 
 
+def with_path() -> dict[str, str]:
+    """An environment in which `torchrun` is found."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def test_workers_end_with_their_torchrun_and_their_state_is_saved(flags, tmp_path):
+    cpdir = tmp_path / "cp"
+    two = ["--micro-batch-size", "2", "--num-training-steps", str(2 * UPDATES), "--save", "1000"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        launcher = subprocess.Popen(
+            [*torchrun(2), *flags(cpdir, *two)], cwd=ROOT, env=with_path(), stderr=file
+        )
+    until = time.monotonic() + 120
+    while "train: " not in log.read_text():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    workers = psutil.Process(launcher.pid).children()
+    assert len(workers) == 2
+    time.sleep(0.2)
+    launcher.kill()
+    launcher.wait()
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
+    assert log.read_text().count("torchrun has ended") >= 1
+    stopped = int(re.search(r"ended by SIGTERM after update (\d+)", log.read_text())[1])
+    assert 0 < stopped < UPDATES
+    assert newest(cpdir) == stopped
+
+
+def test_training_in_the_background_outlives_the_shell(flags, uninterrupted, tmp_path):
+    cpdir = tmp_path / "cp"
+    command = shlex.join([*torchrun(), *flags(cpdir)])
+    # the shell ends at once
+    subprocess.run(
+        ["sh", "-c", f"nohup {command} > {tmp_path / 'log'} 2>&1 &"],
+        cwd=ROOT, env=with_path(), check=True,
+    )  # fmt: skip
+    until = time.monotonic() + 200
+    while "train: wrote" not in (tmp_path / "log").read_text():
+        assert time.monotonic() < until, (tmp_path / "log").read_text()
+        time.sleep(0.1)
+    assert weights_in(cpdir) == uninterrupted()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("agents", [1, 2])
 def test_the_agent_restarts_a_killed_worker_from_the_newest_state(flags, tmp_path, agents):
     """Two workers of one agent, or of one each that meet at an endpoint; one worker is killed."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def start_all(cpdir: Path) -> list[subprocess.Popen]:
         two = flags(cpdir, "--micro-batch-size", "2", "--num-training-steps", str(2 * UPDATES))
         command = [*torchrun(2, agents), "--max-restarts", "1", *two]
         return [
-            subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+            subprocess.Popen(command, cwd=ROOT, env=with_path(), stderr=subprocess.PIPE, text=True)
             for _ in range(agents)
         ]
 
@@ -179,9 +224,6 @@ def test_the_agent_restarts_a_killed_worker_from_the_newest_state(flags, tmp_pat
     while newest(cpdir) < 20:
         assert time.monotonic() < until
         time.sleep(0.01)
-    children = subprocess.run(
-        ["pgrep", "-P", str(started[0].pid)], capture_output=True, text=True
-    ).stdout.split()
-    os.kill(int(children[-1]), signal.SIGKILL)
+    psutil.Process(started[0].pid).children()[-1].kill()
     assert int(re.search(r"resumed at update (\d+)", end(started))[1]) >= 20
     assert weights_in(cpdir) == weights_in(tmp_path / "whole")

@@ -1,11 +1,15 @@
 """Progress is plain lines without a terminal; ClearML is used only when it is configured."""
 
+import signal
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
-from eagle.tracking import ClearML, NullTracker, Progress, tracker_of
+from eagle.errors import InputError
+from eagle.tracking import ANSWER_SECONDS, ClearML, NullTracker, Progress, tracker_of
+from tests.clearml_server import HTML, ClearMLServer, http, listener, unused_port
 
 
 def test_plain_lines_name_rate_and_time_left(capsys):
@@ -43,11 +47,20 @@ def unconfigured(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "clearml", None)
 
 
+@pytest.fixture
+def configured(unconfigured, monkeypatch):
+    """Set keys; returns a function that sets the server's port."""
+    for name in ("ACCESS", "SECRET"):
+        monkeypatch.setenv(f"CLEARML_API_{name}_KEY", "key")
+    monkeypatch.setenv("CLEARML_WEB_HOST", "http://127.0.0.1:9")
+    monkeypatch.setenv("CLEARML_FILES_HOST", "http://127.0.0.1:9")
+    return lambda port: monkeypatch.setenv("CLEARML_API_HOST", f"http://127.0.0.1:{port}")
+
+
 def test_without_configuration_nothing_is_tracked(unconfigured, tmp_path):
-    tracker = tracker_of("project", "task", {}, tmp_path)
-    assert isinstance(tracker, NullTracker)
-    tracker.scalars({"train/loss": 1.0}, 0)
-    tracker.close()
+    with tracker_of("project", "task", {}, tmp_path) as tracker:
+        assert isinstance(tracker, NullTracker)
+        tracker.scalars({"train/loss": 1.0}, 0)
 
 
 @pytest.mark.parametrize("how", ["CLEARML_OFFLINE_MODE", "CLEARML_API_ACCESS_KEY", "clearml.conf"])
@@ -64,3 +77,88 @@ def test_clearml_is_chosen_by_its_variables_or_file_on_rank_0_alone(
     assert started == [("project", "task", {"seed": 1})]
     monkeypatch.setenv("RANK", "1")
     assert isinstance(tracker_of("project", "task", {}, tmp_path), NullTracker)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (None, "Read timed out"),
+        (http("500 Internal Server Error", HTML), "error 500 .* Internal Server Error"),
+        (http("200 OK", HTML), "Is this the ClearML API server"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "BadStatusLine"),
+    ],
+    ids=["silent", "500", "HTML", "no HTTP"],
+)
+def test_what_does_not_answer_as_clearml_ends_in_one_line(configured, capfd, answer, expected):
+    with listener(answer) as port:
+        configured(port)
+        with pytest.raises(InputError, match=expected) as error:
+            ClearML("project", "task", {})
+    assert f"ClearML: http://127.0.0.1:{port} cannot be used: " in str(error.value)
+    assert "CLEARML_OFFLINE_MODE=1" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_server_that_refuses_ends_in_one_line(configured, capfd):
+    configured(unused_port())
+    with pytest.raises(InputError, match="cannot be used: .* Connection refused"):
+        ClearML("project", "task", {})
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("error", [None, "the loss is nan"])
+def test_a_server_has_the_parameters_the_scalars_and_the_end(configured, error):
+    server = ClearMLServer()
+    configured(server.server_port)
+    with suppress(InputError), ClearML("project", "task", {"seed": 17}) as tracker:
+        tracker.scalars({"train/loss": 2.5}, 4)
+        if error is not None:
+            raise InputError(error)
+    received = {name: body for name, body in server.requests}
+    server.die()
+    assert any(b'"17"' in body for name, body in server.requests if name == "tasks.edit")
+    assert any(b'"value": 2.5' in body for name, body in server.requests)
+    if error is None:
+        assert "tasks.completed" in received
+    else:
+        assert error.encode() in received["tasks.failed"]
+        assert "tasks.completed" not in received
+
+
+LOST = "ClearML does not take all reports any more; the run goes on without them"
+
+
+def own_lines(capfd) -> list[str]:
+    """The lines on stderr that are not of ClearML's own log, which tells how its start went on."""
+    return [line for line in capfd.readouterr().err.splitlines() if " - clearml." not in line]
+
+
+def test_a_server_that_dies_neither_stops_the_run_nor_delays_it(configured, capfd):
+    server = ClearMLServer()
+    configured(server.server_port)
+    with ClearML("project", "task", {}) as tracker:
+        server.die()
+        capfd.readouterr()
+        began = time.monotonic()
+        for update in range(1000):
+            tracker.scalars({"train/loss": 2.5}, update)
+        assert time.monotonic() - began < 1
+        began = time.monotonic()
+    assert time.monotonic() - began < ANSWER_SECONDS + 5
+    assert own_lines(capfd) == [LOST]
+
+
+def test_a_process_that_is_stopped_or_killed_does_not_delay_the_run(configured, capfd):
+    server = ClearMLServer()
+    configured(server.server_port)
+    with ClearML("project", "task", {}) as tracker:
+        tracker.process.send_signal(signal.SIGSTOP)
+        capfd.readouterr()
+        began = time.monotonic()
+        for update in range(10_000):  # more than a pipe holds
+            tracker.scalars({"train/loss": 2.5}, update)
+        assert time.monotonic() - began < 2
+        tracker.process.kill()
+    server.die()
+    assert own_lines(capfd) == [LOST]

@@ -1,9 +1,13 @@
-"""The folder of a run: its name, its neighbours, and what is published from it."""
+"""The folder of a run: its name, its neighbours, who may write it, and when it has finished."""
+
+import os
+import socket
 
 import pytest
 
 from eagle.errors import InputError
-from eagle.training.run_folder import DRAFTS, RESULTS, RunFolder
+from eagle.training.run_folder import RunFolder
+from eagle.training.run_identity import DRAFT_FOLDERS
 
 
 @pytest.fixture
@@ -19,7 +23,7 @@ def folder_of(make_config, tmp_path):
 
 def test_the_name_depends_on_what_decides_the_weights_alone(folder_of):
     name = folder_of().path.name
-    assert folder_of(output="elsewhere", save=7, clearml_task="x").path.name == name
+    assert folder_of(invocation="this one", save=7, clearml_task="x").path.name == name
     assert folder_of(verifier_model_path="moved", dataset_path="moved").path.name == name
     others = {
         folder_of(seed=1).path.name,
@@ -48,33 +52,52 @@ def leave_state(folder: RunFolder, finished: bool = False) -> str:
 
 def test_a_new_run_names_the_unfinished_runs_that_it_does_not_continue(folder_of, capsys):
     leave_state(folder_of(seed=1), finished=True)
-    folder_of().create()
-    assert capsys.readouterr().err == ""
+    with folder_of().held(None):
+        assert capsys.readouterr().err == ""
     names = sorted(leave_state(folder_of(seed=seed)) for seed in range(2, 7))
-    folder_of().create()
+    with folder_of().held(None):
+        pass
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{', '.join(names[:3])} and 2 more; this run does not go on from them" in line
     assert "other parameters, data or code" in line
-    folder_of(seed=2).create()  # goes on from its own state
+    with folder_of(seed=2).held(None):  # goes on from its own state
+        pass
     assert capsys.readouterr().err == ""
 
 
 def test_a_folder_that_cannot_be_written_is_refused(folder_of, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match=r"--cpdir: .* cannot be written: Not a directory"):
-        folder_of(cpdir=tmp_path / "file").create()
+    folder = folder_of(cpdir=tmp_path / "file")
+    with (
+        pytest.raises(InputError, match=r"--cpdir: .* cannot be written: Not a directory"),
+        folder.held(None),
+    ):
+        pass
 
 
-def test_drafts_and_results_are_published_and_states_are_not(folder_of, tmp_path):
+def test_a_folder_is_held_by_one_process_at_a_time(folder_of):
+    folder = folder_of()
+    with folder.held("first"):
+        holder = f"process {os.getpid()} on {socket.gethostname()}"
+        with (
+            pytest.raises(InputError, match=f"{folder.path}: .* trained by {holder}, and two"),
+            folder.held("second"),
+        ):
+            pass
+        assert (folder.path / "invocation").read_text() == "first"
+    with folder.held("third"):
+        assert (folder.path / "invocation").read_text() == "third"
+
+
+def test_a_run_has_finished_when_all_that_is_published_is_there(folder_of):
     folder = folder_of()
     leave_state(folder)
-    for name in DRAFTS:
-        (folder.path / name).mkdir()
-        (folder.path / name / "model.safetensors").write_text(name)
-    folder.write_results({"validation_loss": 1.0}, 2.0)
+    for name in DRAFT_FOLDERS:
+        (folder.path / name).mkdir(exist_ok=True)
     for name in ("history.csv", "validations.csv"):
         (folder.path / name).touch()
-    folder.publish(tmp_path / "output")
-    published = {path.name for path in (tmp_path / "output").iterdir()}
-    assert published == {*DRAFTS, *RESULTS}
-    assert (tmp_path / "output/best/model.safetensors").read_text() == "best"
+    assert not folder.finished()
+    folder.write_results({"validation_loss": 1.0}, 2.0)
+    assert folder.finished()
+    (folder.path / "best").rmdir()
+    assert not folder.finished()

@@ -1,0 +1,36 @@
+"""What a run is: everything that decides its weights, and the name that stands for it."""
+
+import hashlib
+
+from eagle.config import TrainConfig
+
+# Fields that cannot change the trained weights. The hashes of what they name take the place of
+# paths.
+NOT_IN_THE_NAME = {
+    "verifier_model_path", "dataset_path", "eagle_config_path", "cpdir", "invocation", "save",
+    "clearml_project", "clearml_task", "progress_seconds", "verifier_sharding", "peak_tflops",
+}  # fmt: skip
+DRAFT_FOLDERS = ("best", "last")
+RESULT_FILES = ("metrics.json", "history.csv", "validations.csv", "provenance.json")
+"""Files of a finished run beside its drafts; provenance.json is written last."""
+
+
+def run_parameters(config: TrainConfig, processes: int) -> dict:
+    """The fields of a config that can change the weights, and the number of processes."""
+    # the tokens of the stage's folder were made with a date of their own
+    unread = {"template_date"} if config.dataset_path.is_dir() else set()
+    parameters = config.model_dump(mode="json", exclude=NOT_IN_THE_NAME | unread)
+    return parameters | {"world": processes}
+
+
+def run_name(parameters: dict, inputs: dict[str, str]) -> str:
+    """The name of a run's folder.
+
+    Args:
+        inputs: SHA-256 of what is read, and of the code.
+    """
+    return sha256_of_text(repr((sorted(parameters.items()), inputs)))[:16]
+
+
+def sha256_of_text(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
