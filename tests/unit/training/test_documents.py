@@ -102,3 +102,12 @@ def test_tokens_beyond_the_verifiers_vocabulary_are_refused(tokens, make_config)
     check_vocabulary(make_config(), tokens, largest + 1)
     with pytest.raises(InputError, match=f"has token {largest}, .* ends at {largest - 1}"):
         check_vocabulary(make_config(), tokens, largest)
+
+
+def test_a_model_that_cannot_be_a_verifier_is_refused_here_too(make_config, tmp_path):
+    from transformers import BloomConfig, BloomForCausalLM
+
+    config = BloomConfig(vocab_size=64, hidden_size=16, n_layer=1, n_head=2)
+    BloomForCausalLM(config).save_pretrained(tmp_path / "bloom")
+    with pytest.raises(InputError, match="model_type bloom: no rotary embedding"):
+        load_documents(make_config(verifier_model_path=tmp_path / "bloom"))

@@ -7,7 +7,7 @@ import pytest
 from eagle.errors import InputError
 from eagle.files import sha256_of_file
 from eagle.verifier.download import fetch_verifier
-from tests.tiny import make_verifier, split_weights
+from tests.tiny import CHATML, make_verifier, split_weights
 
 
 def test_a_local_folder_is_copied_with_a_manifest(tiny_verifier, tmp_path):
@@ -43,3 +43,14 @@ def test_a_model_lacking_one_of_its_weight_files_is_refused(tmp_path):
     (sharded / shards[-1]).unlink()
     with pytest.raises(InputError, match=f"index.json names {shards[-1]}, which is missing"):
         fetch_verifier(f"path:{sharded}", None, tmp_path / "v")
+
+
+def test_an_eos_token_that_ends_no_reply_is_refused_before_anything_is_copied(tmp_path):
+    verifier = make_verifier(tmp_path / "model", CHATML)
+    for name in ("config.json", "generation_config.json"):
+        fields = json.loads((verifier / name).read_text())
+        (verifier / name).write_text(json.dumps(fields | {"eos_token_id": 0}))
+    (tmp_path / "v").mkdir()
+    with pytest.raises(InputError, match=r"eos_token_id is 0 .*add it, as eos_token_id = \[0, 2\]"):
+        fetch_verifier(f"path:{verifier}", None, tmp_path / "v")
+    assert not any((tmp_path / "v").iterdir())
