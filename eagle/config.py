@@ -107,6 +107,13 @@ PeakTflops = Annotated[
         "utilization in the history; null: the history has none.",
     ),
 ]
+SaveMinutes = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="Least minutes between those states: the later of both bounds counts.",
+    ),
+]
 ProgressSeconds = Annotated[
     float,
     Field(
@@ -417,7 +424,8 @@ class Machine(Section):
     data_processes: int = Field(ge=1)
     """Processes that prepare conversations, and threads that tokenize them."""
     save_updates: int = Field(ge=1)
-    """Updates between the checkpoints in runs/ from which an interrupted training resumes."""
+    """Updates between the states in runs/ from which an interrupted training goes on."""
+    save_minutes: SaveMinutes
     progress_seconds: ProgressSeconds
     completion_server: str = Field(pattern=r"^https?://")
     """Address of the OpenAI-compatible server for `regenerate.backend: openai`; its key comes from
@@ -492,7 +500,8 @@ class TrainConfig(_TutorialRecipe, _Command):
     invocation: str | None = None
     """Written to the file `invocation` in the run's folder, so that who started it finds it."""
     save: int = Field(4096, ge=1)
-    """Updates between resumable checkpoints."""
+    """Updates between the states from which an interrupted training goes on."""
+    save_minutes: SaveMinutes = 0.0
     clearml_project: str = "eagle"
     """ClearML project, when ClearML is configured by its environment variables."""
     clearml_task: str = "train"

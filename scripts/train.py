@@ -65,6 +65,7 @@ def train_config(params: Params) -> TrainConfig:
         num_training_steps=train.max_updates and train.max_updates * ticks,
         maximum_model_length=params.tokens.maximum_model_length,
         save=machine.save_updates,
+        save_minutes=machine.save_minutes,
         verifier_sharding=machine.verifier_sharding,
         peak_tflops=machine.peak_tflops,
         clearml_task=f"{machine.processes}processes-{train.global_batch_size}globalbs",

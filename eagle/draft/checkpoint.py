@@ -14,9 +14,14 @@ from eagle.files import read_json, sha256_of_file, sha256_of_json, whole_folder,
 
 def save_draft(draft: Draft, folder: Path) -> None:
     """Write config.json and model.safetensors. The folder appears only once both are complete."""
+    save_weights(draft.config, draft.state_dict(), folder)
+
+
+def save_weights(config: LlamaConfig, weights: dict[str, Tensor], folder: Path) -> None:
+    """The same from a draft's config and weights."""
     with whole_folder(folder) as partial:
-        write_json(partial / "config.json", config_as_json(draft.config))
-        weights = {name: tensor.cpu().contiguous() for name, tensor in draft.state_dict().items()}
+        write_json(partial / "config.json", config_as_json(config))
+        weights = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
         save_file(weights, partial / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -8,7 +8,8 @@ from eagle.config import TrainConfig
 # paths.
 NOT_IN_THE_NAME = {
     "verifier_model_path", "dataset_path", "eagle_config_path", "cpdir", "invocation", "save",
-    "clearml_project", "clearml_task", "progress_seconds", "verifier_sharding", "peak_tflops",
+    "save_minutes", "clearml_project", "clearml_task", "progress_seconds", "verifier_sharding",
+    "peak_tflops",
 }  # fmt: skip
 DRAFT_FOLDERS = ("best", "last")
 RESULT_FILES = ("metrics.json", "history.csv", "validations.csv", "provenance.json")

@@ -1,20 +1,19 @@
 """The state from which an interrupted run goes on."""
 
+import hashlib
 import os
-import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
 from eagle.draft.draft import Draft
-from eagle.errors import InputError
 from eagle.files import sha256_of_file
 
 # Two, because one may turn out to be damaged.
 KEPT_STATES = 2
-_NAME = "state-{:09d}"
 
 
 @dataclass
@@ -31,47 +30,20 @@ class RunState:
     validations: list[dict] = field(default_factory=list)
     """A row for every validation (eagle/training/validation.py), with its update."""
 
-    def save(self, folder: Path, draft: Draft, optimizer: torch.optim.Optimizer) -> None:
-        """Write state-<update>-<hash>.pt, and remove all but the newest KEPT_STATES.
-
-        The hash of the content is in the name, so that file and hash appear in one rename.
-
-        Raises:
-            InputError: the disk is full; the states written before stay.
-        """
-        content = {
+    def content(self, draft: Draft, optimizer: torch.optim.Optimizer) -> dict:
+        """All that `write_state` writes; weights and moments are not copied."""
+        return {
             "run": vars(self),
             "draft": draft.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
-        partial = folder / f".{_NAME.format(self.update)}.partial"
-        try:
-            torch.save(content, partial)
-            digest = sha256_of_file(partial)[:16]
-            os.replace(partial, folder / f"{_NAME.format(self.update)}-{digest}.pt")
-        except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
-            partial.unlink(missing_ok=True)
-            # float32 weights and two moments of the same size
-            needed = 3 * sum(tensor.nbytes for tensor in draft.state_dict().values())
-            free = shutil.disk_usage(folder).free
-            raise InputError(
-                f"{folder}: the state after update {self.update} cannot be written: it needs "
-                f"{needed / 1e6:,.0f} MB and {free / 1e6:,.0f} MB are free "
-                f"({str(error).splitlines()[0]}). Make room and start the same command again: "
-                f"it goes on from {_newest_name(folder)}"
-            ) from None
-        states = find_states(folder)
-        # states of later updates are damaged: the run went on from one before them
-        damaged = [path for path in states if _update_of(path) > self.update]
-        for path in damaged + states[len(damaged) + KEPT_STATES :]:
-            path.unlink()
 
     @classmethod
     def resume(cls, folder: Path, draft: Draft, optimizer: torch.optim.Optimizer) -> "RunState":
         """Load the newest intact state into draft and optimizer; without one, a fresh state.
 
-        A state whose bytes changed after it was written is skipped with a message; the next `save`
-        removes it.
+        A state whose bytes changed after it was written is skipped with a message; the next state
+        that is written removes it.
         """
         for path in find_states(folder):
             if sha256_of_file(path)[:16] != path.stem.split("-")[-1]:
@@ -88,14 +60,58 @@ class RunState:
         return cls()
 
 
+def write_state(folder: Path, content: dict) -> None:
+    """Write state-<update>-<hash>.pt, and remove all but the newest KEPT_STATES.
+
+    The hash is computed while the file is written, and is in its name, so that file and hash appear
+    in one rename.
+
+    Args:
+        content: `RunState.content`, which nothing changes meanwhile.
+
+    Raises:
+        OSError, RuntimeError: the disk is full; the states written before stay.
+    """
+    update = content["run"]["update"]
+    # the same name for every state: what a kill leaves is overwritten by the next one
+    partial = folder / ".state.partial"
+    try:
+        with partial.open("wb") as file:
+            hashed = _HashedFile(file)
+            torch.save(content, hashed)
+        os.replace(partial, folder / f"state-{update:09d}-{hashed.digest.hexdigest()[:16]}.pt")
+    finally:
+        partial.unlink(missing_ok=True)
+    states = find_states(folder)
+    # states of later updates are damaged: the run went on from one before them
+    damaged = [path for path in states if _update_of(path) > update]
+    for path in damaged + states[len(damaged) + KEPT_STATES :]:
+        path.unlink()
+
+
+class _HashedFile:
+    """A file that is written from its beginning to its end, as torch does."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.digest = file, hashlib.sha256()
+
+    def write(self, part: memoryview) -> int:
+        self.digest.update(part)
+        return self.file.write(part)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
 def find_states(folder: Path) -> list[Path]:
     """The states in a run folder, newest first."""
     return sorted(folder.glob("state-*.pt"), reverse=True)
 
 
+def newest_state(folder: Path) -> str:
+    """The name of the newest state in a run folder, for messages."""
+    return next((path.name for path in find_states(folder)), "the beginning")
+
+
 def _update_of(state: Path) -> int:
     return int(state.stem.split("-")[1])
-
-
-def _newest_name(folder: Path) -> str:
-    return next((path.name for path in find_states(folder)), "the beginning")

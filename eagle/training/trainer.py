@@ -3,6 +3,7 @@
 Shapes: T tokens of a micro-step side by side, M counted positions among them, H hidden.
 """
 
+import functools
 import math
 import signal
 import sys
@@ -15,12 +16,13 @@ import torch
 from torch import Tensor
 
 from eagle.config import TrainConfig
-from eagle.draft.checkpoint import save_draft
+from eagle.draft.checkpoint import save_weights
 from eagle.draft.draft import BACKENDS, Draft
 from eagle.draft.rollout import rollout
 from eagle.errors import InputError
 from eagle.files import write_text
 from eagle.tracking import Progress, Tracker
+from eagle.training.background_writer import BackgroundWriter
 from eagle.training.batch import Batch, Split
 from eagle.training.distributed import any_rank, broadcast, gather, rank_and_world, sum_over_ranks
 from eagle.training.history import UpdateLosses, UpdateSums, check_finite, history_rows
@@ -32,7 +34,7 @@ from eagle.training.initialization import (
 from eagle.training.loss import Sums, Teacher, eagle_loss
 from eagle.training.memory_and_flops import check_memory, peak_memory_mb, speed
 from eagle.training.micro_steps import MicroSteps
-from eagle.training.run_state import RunState
+from eagle.training.run_state import RunState, write_state
 from eagle.training.schedule import Schedule
 from eagle.training.updates import plan_updates
 from eagle.training.validation import Validation
@@ -83,6 +85,8 @@ class Trainer:
         self.terminated = False
         self.state = RunState.resume(run_folder, draft, self.optimizer)
         self._check_same_state()
+        self.saved_update = self.state.update
+        self.writer = BackgroundWriter(run_folder, self.optimizer, self.device)
 
         documents = len(train.tokens)
         self.lengths = train.tokens.bounds.diff().tolist()
@@ -115,19 +119,23 @@ class Trainer:
             False when SIGTERM ended it early, with its state saved.
 
         Raises:
-            InputError: the loss is no longer a finite number, or the disk is full.
+            InputError: the loss is no longer a finite number, or the disk is full, which ends the
+                run at the update after the one that was to be saved.
         """
         if self.rank == 0:
             self._print_plan()
         before = signal.signal(signal.SIGTERM, self._terminate)
-        self.began = time.monotonic() - self.state.seconds
+        self.saved_at = time.monotonic()
+        self.began = self.saved_at - self.state.seconds
         self.measured_until = self.state.seconds  # of the wall time: where the speed's clock starts
         left = self.end - self.state.update
-        with Progress("train", left, "updates", self.config.progress_seconds) as progress:
+        progress_seconds = self.config.progress_seconds
+        with Progress("train", left, "updates", progress_seconds) as progress, self.writer:
             finished = self._run(progress)
+            if finished:
+                self._write_draft("last")
         signal.signal(signal.SIGTERM, before)
         if self.rank == 0 and finished:
-            save_draft(self.draft, self.run_folder / "last")
             for name in ("history", "validations"):
                 table = pd.DataFrame(getattr(self.state, name))
                 write_text(self.run_folder / f"{name}.csv", table.to_csv(index=False))
@@ -198,12 +206,13 @@ class Trainer:
                 return False
             if self.state.update == self.end:
                 return True
+            self.writer.check()
             unread.append(self._update(self.state.update))
             self.state.update += 1
             end = self.state.update == self.end
             stop = any_rank(self.terminated) and not end
             note = ""
-            save = stop or end or self.state.update % self.config.save == 0
+            save = stop or end or self._save_is_due()
             # a state has the losses of all its updates, and a validation begins when all are done
             if len(unread) == READ_EVERY or save or self._validation_is_due():
                 note = self._read(unread)
@@ -217,12 +226,38 @@ class Trainer:
     def _terminate(self, _number: int, _frame: object) -> None:
         self.terminated = True
 
+    def _save_is_due(self) -> bool:
+        """Every `save` updates, if the newest state is `save_minutes` old by the clock of rank 0;
+        the same on all ranks."""
+        if self.state.update % self.config.save:
+            return False
+        minutes = (time.monotonic() - self.saved_at) / 60
+        return any_rank(self.rank == 0 and minutes >= self.config.save_minutes)
+
     def _save(self) -> None:
-        self.state.seconds = time.monotonic() - self.began
+        """Begin to write the state, unless that of this update is written or in hand."""
+        if self.saved_update == self.state.update:
+            return
+        self.saved_update, self.saved_at = self.state.update, time.monotonic()
+        self.state.seconds = self.saved_at - self.began
         if self.rank == 0:
-            self.state.save(self.run_folder, self.draft, self.optimizer)
-        # saving is not part of the next updates' time
+            self.writer.write(
+                f"the state after update {self.state.update}",
+                self.state.content(self.draft, self.optimizer),
+                functools.partial(write_state, self.run_folder),
+            )
+        # copying the state is not part of the next updates' time
         self.measured_until = time.monotonic() - self.began
+
+    def _write_draft(self, name: str) -> None:
+        """Begin to write the draft to the folder `name`."""
+        if self.rank == 0:
+            config, folder = self.draft.config, self.run_folder / name
+            self.writer.write(
+                f"the {name} draft",
+                self.draft.state_dict(),
+                lambda weights: save_weights(config, weights, folder),
+            )
 
     def _update(self, update: int) -> UpdateLosses:
         """One optimizer step."""
@@ -335,7 +370,6 @@ class Trainer:
         self.tracker.scalars(values, self.state.update)
         if loss < self.state.best_validation_loss:
             self.state.best_validation_loss = loss
-            if self.rank == 0:
-                save_draft(self.draft, self.run_folder / "best")
+            self._write_draft("best")
         self.state.seconds = self.measured_until = time.monotonic() - self.began
         return True

@@ -50,7 +50,7 @@ def test_a_repro_leaves_every_result_and_a_second_does_nothing(project: Project)
 
 
 def test_what_changes_no_result_reruns_nothing(project: Project):
-    project.set("machine", progress_seconds=1, save_updates=3, processes=2)
+    project.set("machine", progress_seconds=1, save_updates=3, save_minutes=0, processes=2)
     project.edit("eagle/config.py", '"""Passes over the training', '"""Rounds over the training')
     project.edit("eagle/config.py", "epochs=4", "epochs=5")
     (project.folder / "README.md").write_text("changed")

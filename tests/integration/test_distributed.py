@@ -30,7 +30,9 @@ def flags_of(verifier: Path, data: Path, folder: Path, name: str, processes: int
         "--micro-batch-size", str(4 // processes), "--gradient-accumulation-steps", "2",
         "--learning-rate", "2e-3", "--num-warmup-steps", str(2 * processes),
         "--num-training-steps", str(UPDATES * processes),
-        "--eagle-config-path", own_shape(verifier, folder), *more,
+        "--eagle-config-path", own_shape(verifier, folder),
+        "--save", "1", "--save-minutes", "0.001",  # the processes decide it together
+        *more,
     )  # fmt: skip
 
 

@@ -139,6 +139,7 @@ def test_the_docs_list_where_the_commands_defaults_differ_from_params_yaml():
         ("--num-warmup-steps", "train.warmup_updates"): train["num_warmup_steps"].default,
         ("--num-training-steps", "train.max_updates"): train["num_training_steps"].default,
         ("--save", "machine.save_updates"): train["save"].default,
+        ("--save-minutes", "machine.save_minutes"): train["save_minutes"].default,
         ("--template-date", "template.date"): train["template_date"].default,
     }
     for section, names, fields in (

@@ -1,6 +1,8 @@
 """Fixtures that the tests of training share."""
 
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 import torch
@@ -41,3 +43,19 @@ def make_config() -> Callable[..., TrainConfig]:
     dtypes = ("verifier_model_dtype", "verifier_model_lm_head_dtype", "eagle_dtype")
     fixed = {"mixed_precision": "none"} | dict.fromkeys(dtypes, "float32") | paths
     return lambda **values: TrainConfig(**fixed | values)
+
+
+@pytest.fixture
+def largest_file() -> Callable[[int], AbstractContextManager[None]]:
+    """No file can grow over this size meanwhile, as on a disk that is full."""
+
+    @contextmanager
+    def limit(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limit

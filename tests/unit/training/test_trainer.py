@@ -2,6 +2,7 @@
 
 import pytest
 
+from eagle.errors import InputError
 from eagle.tracking import NullTracker
 from eagle.training.build import build_trainer, new_draft
 from eagle.training.trainer import Trainer
@@ -11,12 +12,12 @@ from eagle.training.trainer import Trainer
 def train(verifier, tokens, make_config, tmp_path):
     """Train on a few tiny documents; returns the finished trainer."""
 
-    def _train(ahead: bool) -> Trainer:
+    def _train(ahead: bool = False, **values) -> Trainer:
         config = make_config(
             epochs=4, features="replay", replay_documents=6, replay_passes=2, micro_batch_size=2,
-            gradient_accumulation_steps=2, mask_alignment="decoding",
+            gradient_accumulation_steps=2, mask_alignment="decoding", **values,
         )  # fmt: skip
-        folder = tmp_path / f"{ahead}"
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         trainer = build_trainer(
             *new_draft(config, verifier), verifier, "hash", tokens, tokens, folder,
@@ -36,3 +37,16 @@ def test_batches_made_ahead_in_a_thread_are_the_same(train):
     assert losses[0] == losses[1]
     assert len(losses[0]) == len(plain.updates) == 4 * 2 * 2
     assert not ahead.micro_steps.pending  # every batch was used
+
+
+@pytest.mark.parametrize(("minutes", "kept"), [(0, [15, 16]), (60, [16])])
+def test_states_are_written_at_the_later_of_two_bounds(train, minutes, kept):
+    trainer = train(save=1, save_minutes=minutes)
+    states = sorted(trainer.run_folder.glob("state-*"))
+    assert [int(path.name.split("-")[1]) for path in states] == kept
+
+
+def test_a_full_disk_ends_training_at_the_next_update(train, tmp_path, largest_file):
+    with largest_file(20_000), pytest.raises(InputError, match="the state after update 2 cannot"):
+        train(save=2)
+    assert list(tmp_path.glob("*/*")) == []
