@@ -39,7 +39,7 @@ class Project:
     def __init__(self, folder: Path, run):
         self.folder, self._run = folder, run
 
-    def __call__(self, *command: str, code: int = 0, **environment: str) -> str:
+    def __call__(self, *command: str, code: int | None = 0, **environment: str) -> str:
         """Run a command; returns what it printed."""
         finished = self._run(*command, cwd=self.folder, code=code, **environment)
         return finished.stdout + finished.stderr

@@ -4,6 +4,8 @@ import csv
 import json
 import re
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -188,6 +190,25 @@ def test_deleted_outputs_are_restored_not_computed(project: Project):
         assert executed(project(*tool)) == []
         assert (project.folder / "results/evaluate/metrics.json").read_text() == metrics
         assert (project.folder / "models/draft/best/model.safetensors").is_file()
+
+
+def test_snakemake_waits_for_a_dvc_at_work_and_destroys_nothing(project: Project):
+    slow = "import time\n\ntime.sleep(8)\n"
+    project.edit("scripts/regenerate_replies.py", "import time\n", slow)
+    change(project.folder / "eagle/evaluation/metrics.py")
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(project, "dvc", "repro", code=None)
+        lock = project.folder / ".dvc/tmp/rwlock"
+        while not lock.is_file() or "resources/replies" not in lock.read_text():
+            time.sleep(0.1)
+        output = project("snakemake", "--cores", "4")
+        # DVC gives up, where Snakemake's has come to a stage before it
+        printed = first.result()
+    assert "is busy, it is being blocked by" in output
+    ran = executed(output) + executed(printed)
+    assert sorted(ran) == ["evaluate", "regenerate_replies", "write_report"]
+    assert changed(project.folder) == set()
+    assert "Nothing to be done" in project("snakemake", "--cores", "4")
 
 
 def test_snakemake_shows_the_dag(project: Project):
