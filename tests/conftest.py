@@ -14,9 +14,16 @@ from tests import hub
 os.environ["OMP_NUM_THREADS"] = "1"  # two tests run at a time on two cores
 hub.start()
 
+import torch  # noqa: E402
+
 from tests.tiny import MARKED, make_messages, make_verifier, write_json_lines  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
 
 
 @pytest.fixture(scope="session")

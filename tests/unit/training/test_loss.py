@@ -41,6 +41,20 @@ def test_values_and_gradients_are_the_references(rows, rows_at_once, block, monk
     torch.testing.assert_close(our_gradient, plain_gradient, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.gpu
+def test_a_gpu_computes_what_a_cpu_does():
+    """In float32; products there must not be those of TF32, which are off by default."""
+    found = []
+    for device in ("cpu", "cuda"):
+        predicted, target, head = (states.detach().to(device) for states in case(300, 16, 200))
+        predicted.requires_grad_()
+        sums = closed_form(predicted, target, head)
+        (gradient,) = torch.autograd.grad(sums.classification, predicted)
+        found.append([*(value.detach().cpu() for value in sums), gradient.cpu()])
+    for exact, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, exact, rtol=1e-4, atol=1e-4)
+
+
 def test_a_vocabulary_of_151936_is_one_as_any_other():
     predicted, target, head = case(3, 8, 151_936)
     sums, plain = closed_form(predicted, target, head), reference_loss(predicted, target, head)
