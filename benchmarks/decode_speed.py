@@ -1,19 +1,14 @@
 """How fast the decoders are, compared with each other and with transformers' own `generate`.
 
     python -m benchmarks.decode_speed
-    python -m benchmarks.decode_speed --shape llama2_7b  # on a GPU; random weights
 
 It needs the default's outputs of `dvc repro` (resources/verifier, models/export), and runs in
 bfloat16. All decoders take turns on each of the shipped questions, so that whatever slows the
 machine slows them alike. `generate` runs the model as transformers loads it; our decoders run on
 reordered weights (eagle/draft/onednn_weights.py), and vanilla also on the weights as loaded. "auto"
 is the decoder that `evaluate` chooses by default, compared with its own forecast. Prints tokens/s
-and writes benchmarks/results/decode_speed.json.
-
-With random weights nothing is accepted, so the times of steps are measured: a vanilla step compared
-with reading all weights once at the machine's measured rate, and a draft-and-verify step compared
-with a vanilla step, which together with an acceptance length gives the speed-up. Writes
-benchmarks/results/decode_steps_<shape>_<device>.json.
+and writes benchmarks/results/decode_speed.json. Steps of a 7B verifier on a GPU are timed in
+benchmarks/gpu.
 """
 
 import argparse
@@ -23,10 +18,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.train_throughput import LLAMA2_7B, measure, plain_draft, random_verifier
 from eagle.decoding.speculative import Generation, speculate, vanilla
 from eagle.decoding.tree import DynamicTree, Tree
-from eagle.draft.onednn_weights import reorder_linear_layers
 from eagle.evaluation.forecast import forecast_on
 from eagle.evaluation.metrics import (
     acceptance_length,
@@ -36,10 +29,9 @@ from eagle.evaluation.metrics import (
     tokens_per_second,
 )
 from eagle.evaluation.models import load_models
-from eagle.files import read_json, write_json
+from eagle.files import write_json
 from eagle.provenance import provenance
 from eagle.questions import select_questions
-from eagle.report.paper import PAPER
 from eagle.template.template import encode_prompt, own_template
 from eagle.tokens.token_set import TokenSet
 from eagle.tokens.tokenizer import load_tokenizer
@@ -51,7 +43,6 @@ DRAFT = Path("models/export/official")
 RESULT = Path("benchmarks/results/decode_speed.json")
 AUTO = "auto"
 DRAFT_VOCABULARY = 8192  # tokens
-PROMPT = 256  # tokens
 SHAPES = {
     "chain of 2": Tree.chain(2),
     "chain of 4": Tree.chain(4),
@@ -67,11 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--questions", type=int, default=40)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--shape", choices=["embedded", "llama2_7b"], default="embedded")
     arguments = parser.parse_args()
-    if arguments.shape == "llama2_7b":
-        measure_steps(arguments.shape, LLAMA2_7B, arguments.tokens)
-        return
     started = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained_on = TokenSet.load(Path("resources/tokens/train.safetensors"))
@@ -132,65 +119,6 @@ def main() -> None:
     memory = {"weights_mb": round(weights), "peak_memory_mb": round(peak)}
     write_json(RESULT, {"decoders": rows, **memory, "provenance": source})
     print(f"wrote {RESULT}")
-
-
-def measure_steps(name: str, shape: dict, tokens: int) -> None:
-    """Seconds of a step of each decoder, with random weights, after a prompt of PROMPT tokens."""
-    started = time.monotonic()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    verifier = random_verifier(shape, device)
-    verifier.stop_token_ids = []  # so that every text has the maximum length
-    draft = plain_draft(verifier, 0)
-    # the input embedding is looked up, not read
-    read = sum(weight.nbytes for weight in verifier.model.parameters()) - verifier.embedding.nbytes
-    reorder_linear_layers(verifier.model, keep=verifier.model.get_output_embeddings())
-    reorder_linear_layers(draft)
-    # of LLaMA2-Chat 7B on MT-bench at temperature 0
-    papers_tau = read_json(PAPER)["models"][0]["benches"]["mt_bench"]["0"]["tau"]
-    generator = torch.Generator().manual_seed(0)
-    prompt = torch.randint(3, shape["vocab_size"], (PROMPT,), generator=generator).tolist()
-    rows = {}
-    for decoder, tree in ({"vanilla": None} | SHAPES).items():
-        for _ in range(2):  # the second is measured
-            if tree is None:
-                generation = vanilla(verifier, prompt, tokens)
-            else:
-                generation = speculate(verifier, draft, prompt, tokens, tree)
-        seconds = generation.decode_seconds / generation.verifier_steps
-        over = seconds / rows["vanilla"]["step_seconds"] if rows else 1.0
-        rows[decoder] = {
-            "step_seconds": seconds,
-            "over_a_vanilla_step": over,
-            "draft_share": generation.draft_seconds / generation.decode_seconds,
-            "speedup_at_the_papers_tau": papers_tau / over if tree else 1.0,
-        }
-        print(f"{decoder:<24} {1000 * seconds:7.2f} ms a step, {over:.2f} of vanilla's", flush=True)
-    rate = copy_rate(device)
-    limit = read / rate
-    print(f"vanilla is at {limit / rows['vanilla']['step_seconds']:.0%} of the bandwidth's limit")
-    result = {
-        "steps": rows,
-        "papers_tau": papers_tau,
-        "weights_gb": read / 1e9,
-        "bandwidth_gb_per_second": rate / 1e9,
-        "vanilla_share_of_bandwidth_limit": limit / rows["vanilla"]["step_seconds"],
-        "provenance": provenance(shape | {"prompt": PROMPT, "tokens": tokens}, {},
-                                 time.monotonic() - started),
-    }  # fmt: skip
-    result_file = RESULT.with_name(f"decode_steps_{name}_{device.type}.json")
-    write_json(result_file, result)
-    print(f"wrote {result_file}")
-
-
-def copy_rate(device: torch.device) -> float:
-    """Bytes a second that the device's memory moves: a large copy reads and writes each once."""
-    source = torch.empty(
-        2**30 if device.type == "cuda" else 2**27, dtype=torch.uint8, device=device
-    )
-    target = torch.empty_like(source)
-    target.copy_(source)
-    seconds, _ = measure(lambda: [target.copy_(source) for _ in range(10)], device)
-    return 10 * 2 * source.nbytes / seconds
 
 
 def read_prompts(count: int) -> list[list[int]]:

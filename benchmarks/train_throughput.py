@@ -1,14 +1,14 @@
 """Training throughput: the plain way against ours, on the same data, in one run.
 
-    python -m benchmarks.train_throughput                    # after `make repro`: its verifier
-    python -m benchmarks.train_throughput --shape llama2_7b  # on a GPU; random weights
+    python -m benchmarks.train_throughput  # after `make repro`: its verifier and tokens
 
 The plain way is what the upstream tutorial's code does: the verifier runs again in every epoch on
 padded rows, logits of every position are computed and kept for the backward pass, everything in
 bfloat16. Ours is the trainer as it ships. Both count the assistant's tokens only, divide them by
 the wall time of the whole job, features included, and see the same documents in batches of the
-same size. Each way runs in its own process, so that peak memory is measured separately. Results go
-to benchmarks/results/ with hardware, versions and commit.
+same size. Each way runs in its own process, so that peak memory is measured separately. What a GPU
+reaches at a 7B verifier is in benchmarks/gpu. Writes benchmarks/results/train_throughput.json with
+hardware, versions and commit.
 """
 
 import argparse
@@ -26,7 +26,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from eagle.config import TrainConfig
 from eagle.draft.draft import Draft, attend_within_documents
@@ -38,11 +37,11 @@ from eagle.tracking import NullTracker
 from eagle.training.build import build_trainer, new_draft
 from eagle.training.loss import Sums, eagle_loss, teach
 from eagle.training.memory_and_flops import peak_memory_mb
-from eagle.verifier.admission import key_value_shapes
 from eagle.verifier.verifier import Verifier
 
-RESULTS = Path("benchmarks/results")
+RESULT = Path("benchmarks/results/train_throughput.json")
 REDUCED = 8192  # tokens of a reduced softmax, as in the default
+HIDDEN = 576  # of the default's verifier
 
 
 def make_config(**values) -> TrainConfig:
@@ -169,34 +168,6 @@ def measure(job: Callable[[], None], device: torch.device) -> tuple[float, float
     return time.perf_counter() - started, peak_memory_mb(device)
 
 
-def random_verifier(shape: dict, device: torch.device) -> Verifier:
-    """A Llama with random weights."""
-    with torch.device(device):
-        model = LlamaForCausalLM(LlamaConfig(**shape, dtype=torch.bfloat16)).bfloat16()
-    return Verifier(model, [2], key_value_shapes(model.config))
-
-
-def random_documents(count: int, vocabulary: int, longest: int, seed: int) -> TokenSet:
-    """Lengths like ShareGPT's: log-normal, median near 900, cut at `longest`; assistant 70%."""
-    generator = random.Random(seed)
-    lengths = [min(longest, max(32, int(generator.lognormvariate(6.8, 0.8)))) for _ in range(count)]
-    total = sum(lengths)
-    torch.manual_seed(seed)
-    mask = torch.ones(total, dtype=torch.uint8)
-    bounds = torch.tensor([0, *lengths]).cumsum(0)
-    for start, length in zip(bounds[:-1].tolist(), lengths, strict=True):
-        mask[start : start + int(0.3 * length)] = 0
-    ids = torch.randint(3, vocabulary, (total,), dtype=torch.int32)
-    return TokenSet(ids, mask, bounds)
-
-
-LLAMA2_7B = {
-    "vocab_size": 32_000, "hidden_size": 4096, "intermediate_size": 11_008,
-    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32,
-    "max_position_embeddings": 4096, "attn_implementation": "sdpa",
-}  # fmt: skip
-
-
 def matmul_rate(device: torch.device) -> float:
     """bfloat16 products a second in TFLOP/s, the machine's own ceiling, by one large product."""
     size = 8192 if device.type == "cuda" else 1536
@@ -239,20 +210,17 @@ def loss_table(hidden: int, device: torch.device) -> list[dict]:
     return table
 
 
-def load(arguments: argparse.Namespace, device: torch.device) -> tuple[Verifier, TokenSet]:
+def load(documents: int, device: torch.device) -> tuple[Verifier, TokenSet]:
     """The verifier and the documents, the same for every way."""
-    if arguments.shape == "embedded":
-        verifier = Verifier.load(Path("resources/verifier"), torch.bfloat16, device)
-        tokens = TokenSet.load(Path("resources/tokens/train.safetensors"))
-        return verifier, tokens.part(0, arguments.documents)
-    verifier = random_verifier(LLAMA2_7B, device)
-    return verifier, random_documents(arguments.documents, 32_000, 2048, seed=0)
+    verifier = Verifier.load(Path("resources/verifier"), torch.bfloat16, device)
+    tokens = TokenSet.load(Path("resources/tokens/train.safetensors"))
+    return verifier, tokens.part(0, documents)
 
 
 def run_one(way: str, arguments: argparse.Namespace) -> dict:
     """One way of training, measured."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    verifier, tokens = load(arguments, device)
+    verifier, tokens = load(arguments.documents, device)
     epochs, batch = arguments.epochs, arguments.batch
     if way == "plain":
         job = plain_job(tokens, verifier, epochs, batch)
@@ -273,7 +241,6 @@ def run_one(way: str, arguments: argparse.Namespace) -> dict:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--shape", choices=["embedded", "llama2_7b"], default="embedded")
     options.add_argument("--documents", type=int, default=40)
     options.add_argument("--epochs", type=int, default=4)
     options.add_argument("--batch", type=int, default=8)
@@ -295,17 +262,15 @@ def main() -> None:
         rows[-1]["times_plain"] = round(rows[0]["seconds"] / rows[-1]["seconds"], 2)
         print(json.dumps(rows[-1]), flush=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    hidden = LLAMA2_7B["hidden_size"] if arguments.shape == "llama2_7b" else 576
     result = {
         "command": f"python -m benchmarks.train_throughput {' '.join(sys.argv[1:])}".strip(),
         "ways": rows,
-        "loss_alone": loss_table(hidden, device),
+        "loss_alone": loss_table(HIDDEN, device),
         "matmul_tflops": round(matmul_rate(device), 3),
         "reduced_vocabulary": REDUCED,
         **provenance({}, {}, sum(row["seconds"] for row in rows)),
     }
-    name = f"train_throughput_{arguments.shape}_{device.type}.json"
-    write_json(RESULTS / name, result)
+    write_json(RESULT, result)
     print(json.dumps(result["loss_alone"], indent=1))
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.tiny import make_messages, write_json_lines
 
-NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py"))
+NAMES = [*sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py")), "gpu.__main__"]
 
 
 @pytest.mark.parametrize("name", NAMES)
