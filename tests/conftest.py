@@ -26,6 +26,17 @@ def pytest_runtest_setup(item):
         pytest.skip("no GPU here")
 
 
+on_both_devices = pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)], indirect=True
+)
+
+
+@pytest.fixture
+def device(request) -> torch.device:
+    """The CPU, and for tests marked `on_both_devices` also a GPU."""
+    return torch.device(getattr(request, "param", "cpu"))
+
+
 @pytest.fixture(scope="session")
 def tiny_verifier(tmp_path_factory) -> Path:
     """A verifier whose own template has no generation markers."""

@@ -1,12 +1,14 @@
 """The unit tests that need a GPU."""
 
+import re
 from collections import Counter
 from pathlib import Path
 
 from benchmarks.gpu.part import NotHere, Report
 from benchmarks.gpu.scale import Scale
 
-MARKER = "pytest.mark.gpu"
+# In the files that have such tests (tests/conftest.py).
+MARKS = r"mark\.gpu|on_both_devices"
 
 
 class Counts:
@@ -41,7 +43,7 @@ def measure_tests(scale: Scale, report: Report) -> None:
     files = [
         str(path)
         for path in sorted(Path("tests").rglob("test_*.py"))
-        if MARKER in path.read_text(encoding="utf-8")
+        if re.search(MARKS, path.read_text(encoding="utf-8"))
     ]
     counts = Counts()
     code = pytest.main(["-m", "gpu", "-p", "no:cacheprovider", "-rs", *files], [counts])

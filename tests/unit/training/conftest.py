@@ -18,15 +18,15 @@ from tests.tiny import MARKED, make_messages, make_tokenizer
 
 
 @pytest.fixture
-def verifier(tiny_verifier) -> Verifier:
-    return Verifier.load(tiny_verifier, torch.float32, torch.device("cpu"))
+def verifier(tiny_verifier, device) -> Verifier:
+    return Verifier.load(tiny_verifier, torch.float32, device)
 
 
 @pytest.fixture
 def draft(verifier) -> Draft:
     draft = Draft(draft_config(None, verifier.config))
     initialize_random(draft, 0)
-    return draft
+    return draft.to(verifier.head.device)
 
 
 @pytest.fixture(scope="session")

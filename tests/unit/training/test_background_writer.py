@@ -8,6 +8,7 @@ import torch
 from eagle.errors import InputError
 from eagle.training.background_writer import BackgroundWriter
 from eagle.training.run_state import RunState, write_state
+from tests.conftest import on_both_devices
 
 
 @pytest.fixture
@@ -16,8 +17,8 @@ def optimizer(draft) -> torch.optim.Optimizer:
 
 
 @pytest.fixture
-def writer(tmp_path, optimizer) -> BackgroundWriter:
-    return BackgroundWriter(tmp_path, optimizer, torch.device("cpu"))
+def writer(tmp_path, optimizer, device) -> BackgroundWriter:
+    return BackgroundWriter(tmp_path, optimizer, device)
 
 
 def step(draft, optimizer) -> None:
@@ -25,6 +26,7 @@ def step(draft, optimizer) -> None:
     optimizer.step()
 
 
+@on_both_devices
 def test_training_goes_on_while_its_state_is_written(draft, optimizer, writer, tmp_path):
     """The writer is held until weights, moments, learning rate and history have changed."""
     step(draft, optimizer)

@@ -6,6 +6,7 @@ from eagle.errors import InputError
 from eagle.tracking import NullTracker
 from eagle.training.build import build_trainer, new_draft
 from eagle.training.trainer import Trainer
+from tests.conftest import on_both_devices
 
 
 @pytest.fixture
@@ -39,6 +40,7 @@ def test_batches_made_ahead_in_a_thread_are_the_same(train):
     assert not ahead.micro_steps.pending  # every batch was used
 
 
+@on_both_devices
 @pytest.mark.parametrize(("minutes", "kept"), [(0, [15, 16]), (60, [16])])
 def test_states_are_written_at_the_later_of_two_bounds(train, minutes, kept):
     trainer = train(save=1, save_minutes=minutes)
