@@ -95,9 +95,10 @@ def plain_loss(
     return Sums(regression.sum(), classification.sum(), agreements), mask.sum()
 
 
-def plain_job(tokens: TokenSet, verifier: Verifier, epochs: int, batch: int) -> Callable[[], None]:
-    """The tutorial's loop over shuffled documents."""
-    draft = plain_draft(make_config(), verifier)
+def plain_job(
+    tokens: TokenSet, verifier: Verifier, draft: Draft, epochs: int, batch: int
+) -> Callable[[], None]:
+    """The tutorial's loop over shuffled documents, with a draft in bfloat16."""
     optimizer = torch.optim.AdamW(draft.parameters(), lr=2e-4, betas=(0.9, 0.95))
 
     def job() -> None:
@@ -223,7 +224,7 @@ def run_one(way: str, arguments: argparse.Namespace) -> dict:
     verifier, tokens = load(arguments.documents, device)
     epochs, batch = arguments.epochs, arguments.batch
     if way == "plain":
-        job = plain_job(tokens, verifier, epochs, batch)
+        job = plain_job(tokens, verifier, plain_draft(make_config(), verifier), epochs, batch)
     else:
         features, softmax = way.split(", ")
         vocabulary = REDUCED if softmax == "reduced" else None

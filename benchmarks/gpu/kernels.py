@@ -32,12 +32,10 @@ def measure_kernels(scale: Scale, report: Report) -> None:
     with the profiler.
     """
     verifier = random_verifier(scale.verifier, scale.device)
-    tokens = random_documents(2 * scale.buffer, scale.verifier["vocab_size"], scale.longest)
+    tokens = random_documents(scale.buffer, scale.verifier["vocab_size"], scale.longest)
     passes = 1 + (WARM + PROFILED) * scale.batch // len(tokens)
     kind = ProfilerActivity.CPU if scale.toy else ProfilerActivity.CUDA
-    with trainer_of(
-        scale, verifier, tokens, "replay", passes, replay_documents=len(tokens)
-    ) as trainer:
+    with trainer_of(scale, verifier, tokens, "replay", passes) as trainer:
 
         def updates(first: int, count: int) -> None:
             for update in range(first, first + count):

@@ -44,14 +44,12 @@ def measure_saving(scale: Scale, report: Report) -> None:
         trainer.run()
     taken = [seconds_between(*two) for two in pairwise(trainer.begins)]
     usual = median(taken[save // 2 : save - 1])
-    # the time between two updates counts the saving between them
+    report(update_milliseconds=1000 * usual, snapshot_seconds=trainer.went_on - trainer.begun)
     if not trainer.written:
         raise RuntimeError(f"the state was not written during {scale.saved_during} updates")
     during = taken[save - 1 : trainer.written_before]
     extra = sum(during) - usual * len(during)
     report(
-        update_milliseconds=1000 * usual,
-        snapshot_seconds=trainer.went_on - trainer.begun,
         written_after_seconds=trainer.written - trainer.begun,
         updates_meanwhile=len(during),
         extra_seconds=extra,

@@ -56,7 +56,7 @@ TINY = {
 }  # fmt: skip
 GPU = Scale(
     torch.device("cuda"), LLAMA2_7B, SMALL, product=8192, copied=2**30, longest=2048, batch=8,
-    buffer=64, curve=100, saved_before=40, saved_during=200, killed=200,
+    buffer=64, curve=100, saved_before=40, saved_during=300, killed=200,
     prompt=256, decoded=48,
 )  # fmt: skip
 TOY = Scale(
