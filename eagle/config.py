@@ -10,10 +10,10 @@ from params.yaml.
 import datetime
 import difflib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,13 +21,16 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WrapValidator,
     create_model,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict
 
-from eagle.errors import InputError
+from eagle.errors import InputError, shortened
 from eagle.files import write_json
+from eagle.yaml_file import read_yaml
 
 SCHEMA = Path("workflow/schemas/params.schema.json")
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -51,10 +54,55 @@ ROLES = {
 }
 
 
+# Bounds far above what is of use, so that a slip is refused before it hangs or fills the memory.
+MOST_UPDATES = 10**9
+LONGEST_CONTEXT = 2**24  # tokens; models of 10 million are published
+LONGEST_REPLY = 2**17  # tokens
+LARGEST_VOCABULARY = 10**7  # tokens
+LARGEST_BATCH = 2**16  # conversations
+MOST_PROCESSES = 1024
+LONGEST_CHAIN = 64  # drafted tokens one after another
+MOST_NODES = 1024  # of a tree of drafted tokens
+LEAST_TEMPERATURE = 0.01  # above 0; with less, float32 overflows
+
+
+# Names on the hub. No part of a file's path begins with a dot, so that it leads out of no folder.
+HUB_NAME = r"hub:\w[\w.-]*/\w[\w.-]*"
+HUB_FILE = HUB_NAME + r"(/[^./\\\x00-\x1f][^/\\\x00-\x1f]*)+"
+
+
 def _names_a_file(source: str) -> str:
-    if source.startswith("hub:") and source.count("/") < 2:
+    if source.startswith("hub:") and not re.fullmatch(HUB_FILE, source, re.ASCII):
         raise ValueError("a hub data set is named hub:OWNER/NAME/FILE")
     return source
+
+
+def _names_a_model(source: str) -> str:
+    if source.startswith("hub:") and not re.fullmatch(HUB_NAME, source, re.ASCII):
+        raise ValueError("a model on the hub is named hub:OWNER/NAME")
+    return source
+
+
+def _is_greedy_or_warm(temperature: float) -> float:
+    if 0 < temperature < LEAST_TEMPERATURE:
+        raise ValueError(f"expected 0 (greedy), or at least {LEAST_TEMPERATURE}")
+    return temperature
+
+
+def _expected(what: str) -> WrapValidator:
+    """One line that says what is allowed, in place of one for each member of a union."""
+
+    def check(value: Any, handler: Callable[[Any], Any]) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise ValueError(f"expected {what}") from None
+
+    return WrapValidator(check)
+
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+Temperature = Annotated[float, Field(ge=0, le=10), AfterValidator(_is_greedy_or_warm)]
 
 
 # Fields that a section of params.yaml and a command have in common.
@@ -70,6 +118,7 @@ MaximumModelLength = Annotated[
     int,
     Field(
         ge=2,
+        le=LONGEST_CONTEXT,
         description="Longest document in tokens, if the verifier's context is not shorter; the "
         "rest of a conversation is cut off and counted.",
     ),
@@ -103,6 +152,7 @@ PeakTflops = Annotated[
     float | None,
     Field(
         gt=0,
+        le=10**6,
         description="Peak speed of one device in the compute precision, in TFLOP/s, for the FLOP "
         "utilization in the history; null: the history has none.",
     ),
@@ -111,6 +161,7 @@ SaveMinutes = Annotated[
     float,
     Field(
         ge=0,
+        le=24 * 60,
         description="Least minutes between those states: the later of both bounds counts.",
     ),
 ]
@@ -118,6 +169,7 @@ ProgressSeconds = Annotated[
     float,
     Field(
         gt=0,
+        le=24 * 3600,
         description="Seconds between progress lines when the output is not a terminal.",
     ),
 ]
@@ -125,9 +177,11 @@ ProgressSeconds = Annotated[
 
 class Section(BaseModel):
     """A section of params.yaml: every key is required, others are refused, and none changes
-    later."""
+    later. A value is of its key's type: neither `true` nor a text is taken for a number."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, strict=True, allow_inf_nan=False
+    )
 
 
 SectionT = TypeVar("SectionT", bound=Section)
@@ -143,7 +197,11 @@ def with_defaults(section: type[SectionT], **defaults: Any) -> type[SectionT]:
 
 
 class Verifier(Section):
-    source: str = Field(pattern=r"^(package|path|hub):.+", examples=["hub:org/name"])
+    source: Annotated[
+        str,
+        AfterValidator(_names_a_model),
+        Field(pattern=r"^(package|path|hub):.+", examples=["hub:org/name"]),
+    ]
     """Where the model comes from: package:NAME (installed, holding a GGUF file), path:FOLDER
     (transformers layout) or hub:OWNER/NAME."""
     revision: str | None
@@ -181,23 +239,23 @@ class ShareGptSelection(Section):
     """When a turn is empty, too long or undecodable, has an image, a call of a tool or a role that
     is rejected, or is not to be trained on: reject the conversation, or cut it before that
     exchange."""
-    maximum_turn_characters: int | None = Field(ge=1)
+    maximum_turn_characters: int | None = Field(ge=1, le=10**8)
     """Longest turn, in characters; null: any."""
     drop_duplicates: bool
     """Reject a conversation that repeats an earlier one exactly."""
-    near_duplicate_similarity: float | None = Field(gt=0, le=1)
+    near_duplicate_similarity: float | None = Field(ge=0.1, le=1)
     """Reject a conversation that is at least this similar to an earlier one: Jaccard similarity of
     their sequences of five words, estimated by MinHash (0.8 is usual); null: no such check."""
     bench: str | None
     """Bench prompts that must not be trained on: a JSON-lines file in MT-bench's schema, a folder
     of such files, or a bench of the paper by its name; conversations that contain one are rejected.
     Null: no such check."""
-    leak_words: int = Field(ge=3)
+    leak_words: int = Field(ge=3, le=1000)
     """Number of words in a row, shared with a bench prompt, that count as containing it; a shorter
     prompt must be a whole turn."""
-    shuffle_seed: int
+    shuffle_seed: Seed
     """Seed of the shuffle, after which `n` or `frac` takes the first conversations."""
-    n: int | None = Field(ge=1)
+    n: int | None = Field(ge=1, le=10**9)
     """Number of conversations to take. Exactly one of `n` and `frac` is given."""
     frac: float | None = Field(gt=0, le=1)
     """Share of the conversations to take. Exactly one of `n` and `frac` is given."""
@@ -229,15 +287,15 @@ class Regenerate(Section):
     backend: Literal["transformers", "openai"]
     """transformers: the stage runs the verifier. openai: a server with OpenAI's API (vLLM, SGLang)
     runs it, at `machine.completion_server`."""
-    temperature: float = Field(ge=0)
+    temperature: Temperature
     """Sampling temperature; 0 is greedy."""
-    maximum_new_tokens: int = Field(ge=1)
+    maximum_new_tokens: int = Field(ge=1, le=LONGEST_REPLY)
     """Longest reply, in tokens."""
-    batch_size: int = Field(ge=1)
+    batch_size: int = Field(ge=1, le=LARGEST_BATCH)
     """Conversations that the transformers backend answers at the same time."""
     dtype: Dtype
     """Precision of the verifier in the transformers backend."""
-    seed: int
+    seed: Seed
     """Seed of the sampling; each reply has its own generator, seeded with this, the conversation's
     id and the turn's number."""
 
@@ -250,7 +308,7 @@ class Template(Section):
     date: TemplateDate | None
     """The day that a template writes where it asks for today's, as YYYY-MM-DD; it becomes part of
     the template. Null: such a template is refused."""
-    sample: int = Field(ge=1)
+    sample: int = Field(ge=1, le=10**6)
     """Number of conversations on which mask and rendering are checked."""
 
 
@@ -261,29 +319,29 @@ class Tokens(Section):
 class Recipe(Section):
     """What decides the trained weights, for the stage and for the tutorial's command."""
 
-    epochs: int = Field(ge=1)
+    epochs: int = Field(ge=1, le=1000)
     """Passes over the training conversations."""
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, le=1)
     """Peak of the linear schedule."""
     b1: float = Field(ge=0, lt=1)
     """AdamW's first beta."""
     b2: float = Field(ge=0, lt=1)
     """AdamW's second beta."""
-    weight_decay: float = Field(ge=0)
+    weight_decay: float = Field(ge=0, le=10)
     """AdamW's decoupled weight decay."""
-    grad_clip: float = Field(gt=0)
+    grad_clip: float = Field(gt=0, le=10**9)
     """Bound of the whole gradient of an update."""
     grad_clip_form: Literal["value", "norm"]
     """value: the bound applies to each element's absolute value (official code). norm: it applies
     to the gradient's norm; a bound far below the usual norm gives every update the same length, so
     that no unusual conversation outweighs others."""
-    v_w: float = Field(ge=0)
+    v_w: float = Field(ge=0, le=1000)
     """Weight of the regression loss: SmoothL1 between predicted and true features."""
-    p_w: float = Field(ge=0)
+    p_w: float = Field(ge=0, le=1000)
     """Weight of the classification loss: soft cross-entropy against the verifier."""
-    noise_low: float
+    noise_low: float = Field(ge=-10, le=10)
     """Lower bound of the uniform noise added to the input features."""
-    noise_high: float
+    noise_high: float = Field(ge=-10, le=10)
     """Upper bound of the uniform noise added to the input features."""
     noise_form: Literal["fixed", "length_scaled"]
     """fixed: the bounds as they stand (paper). length_scaled: times 512 / document length
@@ -291,7 +349,7 @@ class Recipe(Section):
     mask_alignment: Literal["official", "decoding"]
     """Positions t that count. official: token t is the assistant's. decoding: token t+1 is the
     assistant's and not the reply's stop token, as for a draft in serving."""
-    eagle_config_path: Path | None
+    eagle_config_path: Path | None = Field(strict=False)
     """Llama config of the draft layer; null: one layer of the verifier's own shape."""
     verifier_model_dtype: Dtype
     """Precision in which the verifier computes features."""
@@ -313,24 +371,24 @@ class Recipe(Section):
     least_squares, and the other weights of attention and MLP come from the verifier's last layer,
     which must be one of Llama's. auto: last_layer where that layer has the weights and the
     arithmetic of Llama's, least_squares elsewhere."""
-    rollout_steps: int = Field(ge=0)
+    rollout_steps: int = Field(ge=0, le=LONGEST_CHAIN)
     """Further steps in which the draft reads its own predictions, as in decoding; all steps weigh
     the same."""
-    softmax_vocabulary: int | None = Field(ge=2)
+    softmax_vocabulary: int | None = Field(ge=2, le=LARGEST_VOCABULARY)
     """Number of tokens, the most frequent in the training data, over which the classification loss
     computes its softmaxes; null: the full vocabulary. Validation always uses the full one."""
     features: Literal["cache", "replay"]
     """cache: the verifier's features are computed once and kept in $EAGLE_CACHE (default
     .cache/eagle). replay: the verifier runs again for each buffer of `replay_documents`."""
-    replay_passes: int = Field(ge=1)
+    replay_passes: int = Field(ge=1, le=1000)
     """With features: replay, the passes over a buffer, each with new order and noise, before the
     verifier runs for the next buffer; 1 is plain recomputation in every epoch."""
-    replay_documents: int = Field(ge=1)
+    replay_documents: int = Field(ge=1, le=10**6)
     """Conversations in a replay buffer. On every device it takes tokens x hidden x 2 bytes for the
     features, and the same for the teacher of the positions that count."""
-    validation_updates: int | None = Field(ge=1)
+    validation_updates: int | None = Field(ge=1, le=MOST_UPDATES)
     """Updates between validations; null: once an epoch. The last update is always validated."""
-    seed: int
+    seed: Seed
     """Seed of the initial weights, the order of documents and the noise."""
 
     @model_validator(mode="after")
@@ -351,11 +409,11 @@ class Recipe(Section):
 
 
 class Train(Recipe):
-    global_batch_size: int = Field(ge=1)
+    global_batch_size: int = Field(ge=1, le=LARGEST_BATCH)
     """Conversations in an update."""
-    warmup_updates: int = Field(ge=0)
+    warmup_updates: int = Field(ge=0, le=MOST_UPDATES)
     """Updates in which the learning rate rises from zero."""
-    max_updates: int | None = Field(ge=1)
+    max_updates: int | None = Field(ge=1, le=MOST_UPDATES)
     """Length of the schedule in updates, at which training ends; null: from `epochs`."""
 
 
@@ -370,69 +428,87 @@ class Evaluate(Section):
     MT-bench's schema: JSON lines with question_id, category and turns."""
     system_prompt: str
     """System turn before every question, as in serving; values as of `sharegpt.system_prompt`."""
-    questions: int = Field(ge=1)
+    questions: int = Field(ge=1, le=10**6)
     """Questions taken from the bench, spread evenly over it, each with all its turns."""
-    maximum_new_tokens: int = Field(ge=2)
+    maximum_new_tokens: int = Field(ge=2, le=LONGEST_REPLY)
     """Longest generation for speed and acceptance length, in tokens."""
     decoder: Literal["chain", "static_tree", "dynamic_tree"]
     """What a step drafts: a chain of `draft_length` tokens, the tree `static_tree`, or a tree that
     is built anew in each step (EAGLE-2). The acceptance rates alpha_n are always those of a
     chain."""
-    draft_length: Literal["auto"] | Annotated[int, Field(ge=1)]
+    draft_length: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=LONGEST_CHAIN)],
+        _expected(f"auto, or a number from 1 to {LONGEST_CHAIN}"),
+    ]
     """Tokens of the chain (k); auto: the length with the fastest greedy decoding, forecast from
     measured acceptance and step times."""
-    static_tree: Literal["auto", "mc_sim_7b_63"] | list[list[Annotated[int, Field(ge=0)]]]
+    static_tree: Annotated[
+        Literal["auto", "mc_sim_7b_63"]
+        | Annotated[
+            list[
+                Annotated[
+                    list[Annotated[int, Field(ge=0, lt=MOST_NODES)]],
+                    Field(max_length=LONGEST_CHAIN),
+                ]
+            ],
+            Field(max_length=MOST_NODES),
+        ],
+        _expected(
+            f"auto, mc_sim_7b_63, or at most {MOST_NODES} nodes, each a list of ranks from 0 to "
+            f"{MOST_NODES - 1}, such as [[0], [1], [0, 0]]"
+        ),
+    ]
     """The static tree: mc_sim_7b_63 (the paper's, 25 nodes), a list of its nodes as lists of ranks,
     such as [[0], [1], [0, 0]], or auto: the fastest one by the same forecast."""
-    tree_tokens: int = Field(ge=2)
+    tree_tokens: int = Field(ge=2, le=MOST_NODES)
     """Tokens that the dynamic tree verifies at once, its root included."""
-    tree_depth: int = Field(ge=1)
+    tree_depth: int = Field(ge=1, le=LONGEST_CHAIN)
     """Levels of the dynamic tree, each a draft forward."""
-    tree_top_k: int = Field(ge=1)
+    tree_top_k: int = Field(ge=1, le=128)
     """Nodes of the dynamic tree that are extended in each level, and candidates of each."""
-    temperature: float = Field(ge=0)
+    temperature: Temperature
     """Sampling temperature of verifier and draft for speed, acceptance length and acceptance rates;
     0 is greedy. Losslessness is always checked at 0."""
     top_p: float = Field(gt=0, le=1)
     """Tokens are drawn from the likeliest ones that together have this probability."""
-    top_k: int | None = Field(ge=1)
+    top_k: int | None = Field(ge=1, le=LARGEST_VOCABULARY)
     """Tokens are drawn from this many likeliest ones; null: from all."""
-    draft_vocabulary: int | None = Field(ge=1)
+    draft_vocabulary: int | None = Field(ge=1, le=LARGEST_VOCABULARY)
     """Number of tokens, the most frequent in the training data, that the draft may propose; null:
     all. Fewer make a draft step cheaper and lower the acceptance."""
     dtype: Dtype
     """Precision for speed, acceptance length and agreement; acceptance rates and losslessness:
     float32."""
-    lossless_prompts: int = Field(ge=1)
+    lossless_prompts: int = Field(ge=1, le=10**6)
     """Prompts on which greedy text of a chain of five is compared with transformers' own, in
     float32."""
-    lossless_tokens: int = Field(ge=2)
+    lossless_tokens: int = Field(ge=2, le=LONGEST_REPLY)
     """Tokens of each prompt in that comparison."""
-    seed: int
+    seed: Seed
     """Seed of the bootstrap intervals and, at a temperature above 0, of the drawn tokens."""
 
 
 class Machine(Section):
     """How this machine does the work. It cannot change a result, so no stage depends on it."""
 
-    processes: int = Field(ge=1)
+    processes: int = Field(ge=1, le=MOST_PROCESSES)
     """Training processes (one for each GPU)."""
     verifier_sharding: VerifierSharding
     peak_tflops: PeakTflops
-    gradient_accumulation_steps: int = Field(ge=1)
+    gradient_accumulation_steps: int = Field(ge=1, le=LARGEST_BATCH)
     """Parts into which each process splits its share of an update: more parts need less memory."""
-    data_processes: int = Field(ge=1)
+    data_processes: int = Field(ge=1, le=MOST_PROCESSES)
     """Processes that prepare conversations, and threads that tokenize them."""
-    save_updates: int = Field(ge=1)
+    save_updates: int = Field(ge=1, le=MOST_UPDATES)
     """Updates between the states in runs/ from which an interrupted training goes on."""
     save_minutes: SaveMinutes
     progress_seconds: ProgressSeconds
     completion_server: str = Field(pattern=r"^https?://")
     """Address of the OpenAI-compatible server for `regenerate.backend: openai`; its key comes from
     OPENAI_API_KEY."""
-    completion_requests: int = Field(ge=1)
+    completion_requests: int = Field(ge=1, le=4096)
     """Requests that wait for that server at the same time."""
-    completion_seconds: float = Field(gt=0)
+    completion_seconds: float = Field(gt=0, le=24 * 3600)
     """Longest wait for one answer of that server, in seconds."""
 
 
@@ -454,7 +530,12 @@ class _Command(BaseSettings):
     """Flags only: an environment variable named like a field must not change a run."""
 
     model_config = SettingsConfigDict(
-        cli_kebab_case=True, cli_hide_none_type=True, cli_avoid_json=True, extra="forbid"
+        cli_kebab_case=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        extra="forbid",
+        strict=False,  # every flag comes as a text
+        allow_inf_nan=False,
     )
 
     @classmethod
@@ -484,13 +565,13 @@ class TrainConfig(_TutorialRecipe, _Command):
     cpdir: Path
     """Folder for resumable checkpoints and finished drafts, each run in its own folder; several
     machines must share it."""
-    micro_batch_size: int = Field(8, ge=1)
+    micro_batch_size: int = Field(8, ge=1, le=LARGEST_BATCH)
     """Conversations of one process in one forward pass."""
-    gradient_accumulation_steps: int = Field(2, ge=1)
+    gradient_accumulation_steps: int = Field(2, ge=1, le=LARGEST_BATCH)
     """Forward passes in an update."""
-    num_warmup_steps: int = Field(0, ge=0)
+    num_warmup_steps: int = Field(0, ge=0, le=MOST_UPDATES * MOST_PROCESSES)
     """Scheduler ticks (updates x processes) in which the learning rate rises from zero."""
-    num_training_steps: int | None = Field(None, ge=1)
+    num_training_steps: int | None = Field(None, ge=1, le=MOST_UPDATES * MOST_PROCESSES)
     """Scheduler ticks (updates x processes) of the whole schedule, at which training ends; unset:
     from the epochs."""
     maximum_model_length: MaximumModelLength = 2048
@@ -499,7 +580,7 @@ class TrainConfig(_TutorialRecipe, _Command):
     peak_tflops: PeakTflops = None
     invocation: str | None = None
     """Written to the file `invocation` in the run's folder, so that who started it finds it."""
-    save: int = Field(4096, ge=1)
+    save: int = Field(4096, ge=1, le=MOST_UPDATES)
     """Updates between the states from which an interrupted training goes on."""
     save_minutes: SaveMinutes = 0.0
     clearml_project: str = "eagle"
@@ -528,7 +609,7 @@ class PrepareShareGptConfig(_TutorialSelection, _Command):
     )
     revision: str = "8b0048ad6ae8c22f46a78c15559dec98feef5539"
     """Hub revision of the data set; the default is the commit of the default source."""
-    processes: int = Field(2, ge=1)
+    processes: int = Field(2, ge=1, le=MOST_PROCESSES)
     """Processes that share the work; the result does not depend on their number."""
     progress_seconds: ProgressSeconds = 10.0
 
@@ -540,18 +621,15 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check params.yaml.
 
     Raises:
-        InputError: not YAML, a missing or unknown key, a wrong type or out of range. One line names
-            all missing keys; every other problem has a line with key, value, what is allowed and
-            the nearest known key.
+        InputError: not YAML, a key twice, a missing or unknown key, a wrong type or out of range.
+            One line names all missing keys; every other problem has a line with key, value, what is
+            allowed and the nearest known key.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; run from the project's root") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not path.exists():
+        raise InputError(f"{path}: there is no such file; run from the project's root")
+    content = read_yaml(path)
     if not isinstance(content, dict):
-        raise InputError(f"{path}: expected sections such as `train:`, found {content!r}")
+        raise InputError(f"{path}: expected sections such as `train:`, found {_shown(content)}")
     try:
         return Params.model_validate(content)
     except ValidationError as error:
@@ -604,8 +682,8 @@ def _explain(error: ValidationError, where: str, add: str, known: list[str], spe
     missing, lines = [], []
     for problem in error.errors(include_url=False):
         key = spell(".".join(str(part) for part in problem["loc"])) if problem["loc"] else ""
-        found = f" = {problem['input']!r}"
-        message = problem["msg"].removeprefix("Value error, ")
+        found = f" = {_shown(problem['input'])}"
+        message = problem["msg"].removeprefix("Value error, ") + _spelling(problem)
         if problem["type"] == "missing":
             missing.append(key)
         elif problem["type"] == "extra_forbidden":
@@ -618,6 +696,23 @@ def _explain(error: ValidationError, where: str, add: str, known: list[str], spe
     if missing:
         lines.insert(0, f"{where}: missing: {', '.join(missing)}; {add}")
     return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return shortened(repr(value))
+    except ValueError:  # Python's own limit on the digits of an integer
+        return "a number of thousands of digits"
+
+
+def _spelling(problem: ErrorDetails) -> str:
+    """How YAML is to be written where it read another type than was meant."""
+    kind, value = problem["type"], problem["input"]
+    if kind in ("int_type", "float_type") and isinstance(value, str):
+        return "; YAML reads this as text: write a number without quotes, with a dot: 1.0e-4"
+    if kind == "string_type" and isinstance(value, int | float | datetime.date):
+        return "; put it in quotes"
+    return ""
 
 
 def schema() -> dict[str, Any]:

@@ -58,6 +58,13 @@ def test_no_section_has_a_default():
         ("verifier", {"source": "hub:a/b", "revision": None}, "verifier: .*40-character commit"),
         ("sharegpt", {"source": "hub:a/b"}, "sharegpt.source = .*hub:OWNER/NAME/FILE"),
         ("sharegpt", {"source": "hub:a/b/c.json"}, "sharegpt: a hub data set needs `revision`"),
+        ("sharegpt", {"source": "hub:a/b/../../c.json"}, "sharegpt.source = .*hub:OWNER/NAME/FILE"),
+        ("sharegpt", {"source": "hub:a/b/c\\d.json"}, "sharegpt.source = .*hub:OWNER/NAME/FILE"),
+        ("verifier", {"source": "hub:../b"}, "verifier.source = 'hub:../b': .*hub:OWNER/NAME"),
+        ("verifier", {"revision": 0.1}, "verifier.revision = 0.1: .*string; put it in quotes"),
+        ("evaluate", {"draft_length": 10**9}, "draft_length = 1000000000: expected auto, or a num"),
+        ("evaluate", {"static_tree": [[0], [10**9]]}, "static_tree = .*expected auto, mc_sim_7b_"),
+        ("evaluate", {"temperature": 1e-30}, "evaluate.temperature = 1e-30: expected 0 .greedy., "),
         ("train", {"noise_low": 0.5}, "train: noise_low 0.5 is above noise_high"),
         ("template", {"date": "today"}, 'template.date = .*expected a day such as "2024-07-26"'),
         ("template", {"date": datetime.date(2024, 7, 26)}, 'such as "2024-07-26", in quotes'),
@@ -93,12 +100,121 @@ def test_one_line_names_all_missing_keys_and_what_to_do(tmp_path):
     assert len(str(error.value).splitlines()) == 2
 
 
-def test_broken_yaml_and_an_absent_file_are_told_apart(tmp_path):
+def numbers(properties: dict) -> dict[str, list[dict]]:
+    """The schemas of numbers by the field in which they are allowed, of one section or command."""
+
+    def found(schema) -> list[dict]:
+        if isinstance(schema, list):
+            return [number for inner in schema for number in found(inner)]
+        if not isinstance(schema, dict):
+            return []
+        own = [schema] if schema.get("type") in ("integer", "number") else []
+        return own + [number for inner in schema.values() for number in found(inner)]
+
+    return {name: found(field) for name, field in properties.items() if found(field)}
+
+
+SECTION_NUMBERS = {
+    f"{section}.{name}": schemas
+    for section, field in Params.model_fields.items()
+    for name, schemas in numbers(field.annotation.model_json_schema()["properties"]).items()
+}
+COMMAND_NUMBERS = {
+    command: numbers(command.model_json_schema()["properties"])
+    for command in (TrainConfig, PrepareShareGptConfig)
+}
+
+
+def test_every_number_has_a_lower_and_an_upper_bound():
+    assert len(SECTION_NUMBERS) > 50
+    for fields in (SECTION_NUMBERS, *COMMAND_NUMBERS.values()):
+        for name, schemas in fields.items():
+            for bounds in schemas:
+                assert {"minimum", "exclusiveMinimum"} & bounds.keys(), name
+                assert {"maximum", "exclusiveMaximum"} & bounds.keys(), name
+
+
+@pytest.mark.parametrize(
+    "value", ["true", ".nan", ".inf", "-.inf", "1e400", "1" + "0" * 30, "-1" + "0" * 30, "'1'"]
+)
+def test_what_is_no_number_or_far_out_is_refused_for_every_number(tmp_path, value):
+    """All of them in one file: one line for each, which names it and what was found."""
+    params = {section: dict(values) for section, values in SHIPPED.items()}
+    for key in SECTION_NUMBERS:
+        section, name = key.split(".")
+        params[section][name] = "the value"
     path = tmp_path / "params.yaml"
-    for text, expected in (("train: [", "not valid YAML"), ("just text", "expected sections")):
-        path.write_text(text)
-        with pytest.raises(InputError, match=expected):
-            load_params(path)
+    path.write_text(yaml.safe_dump(params).replace("the value", value))
+    with pytest.raises(InputError) as error:
+        load_params(path)
+    lines = str(error.value).splitlines()
+    assert len(lines) == len(SECTION_NUMBERS)
+    for line, key in zip(sorted(lines), sorted(SECTION_NUMBERS), strict=True):
+        assert re.match(rf"{path}: {key} = \S.*: (Input should be|expected) ", line), line
+
+
+@pytest.mark.parametrize("value", ["true", "nan", "inf", "-inf", "1" + "0" * 30, "-1" + "0" * 30])
+@pytest.mark.parametrize("command", COMMAND_NUMBERS)
+def test_the_same_for_every_flag(command, value):
+    flags = {"--" + name.replace("_", "-"): name for name in COMMAND_NUMBERS[command]}
+    others = ["--output", "x"] if command is PrepareShareGptConfig else NEEDED
+    with pytest.raises(InputError) as error:
+        parse_command(command, [*others, *(f"{flag}={value}" for flag in flags)], "command")
+    named = {line.split(" ")[1] for line in str(error.value).splitlines()}
+    assert named == set(flags)
+
+
+def test_a_number_that_yaml_reads_as_text_is_told_how_to_write_it(tmp_path):
+    path = changed(tmp_path, "train", learning_rate="the value")
+    path.write_text(path.read_text().replace("the value", "1e-4"))
+    expected = r"train.learning_rate = '1e-4': .*YAML reads this as text: .* with a dot: 1.0e-4$"
+    with pytest.raises(InputError, match=expected):
+        load_params(path)
+
+
+BOMB = "a: &a [1]\n" + "".join(
+    f"b{n}: &b{n} [*{'a' if n == 0 else f'b{n - 1}'}]\n" for n in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("train: [", "not valid YAML"),
+        ("just text", "expected sections .* found 'just text'"),
+        ("train:\n  seed: 0\n  b1: 0.9\n  seed: 1", "the key seed stands twice, first in line 2;"),
+        ("train: {}\ntrain: {}", "the key train stands twice, first in line 1; remove one"),
+        (BOMB, r"\*a repeats a list or a mapping; write it out .*line 2"),
+        ("a: &a\n  <<: *a", "repeats a list or a mapping"),
+        ("[" * 5000, "nested too deeply"),
+        ("seed: " + "9" * 5000, "not valid YAML: Exceeds the limit"),
+        ("train: 0x" + "f" * 5000, "train = a number of thousands of digits: Input should be"),
+        ("date: 2024-13-45", "not valid YAML: month must be in 1..12"),
+        ("a: !!timestamp x", "not valid YAML"),
+        ("a: !!python/object/apply:os.getcwd []", "not valid YAML: could not determine a constr"),
+        ("a: \x00", "not valid YAML: unacceptable character"),
+        ("1: 2\n[3]: 4", "1 = 2: .*nearest known key|unhashable"),
+        ("#" * 2**20 + "#", "larger than 1,048,576 bytes"),
+    ],
+)
+def test_what_yaml_allows_and_nobody_means_is_one_message(tmp_path, text, expected):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=expected) as error:
+        load_params(path)
+    assert len(str(error.value)) < 3000
+
+
+def test_an_alias_of_a_scalar_is_what_it_stands_for(tmp_path):
+    path = tmp_path / "params.yaml"
+    shipped = (ROOT / "params.yaml").read_text()
+    path.write_text(
+        shipped.replace("shuffle_seed: 0", "shuffle_seed: &s 7").replace("seed: 0", "seed: *s")
+    )
+    assert load_params(path).evaluate.seed == 7
+
+
+def test_an_absent_file_says_where_to_run(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_params(tmp_path / "absent.yaml")
 

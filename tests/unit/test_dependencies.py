@@ -14,7 +14,7 @@ TEXT = (ROOT / "dvc.yaml").read_text()
 STAGES = yaml.safe_load(TEXT)["stages"]
 PAGES = {path.name: path.read_text() for path in (ROOT / "resources/pages").glob("*.jinja")}
 # values reach a stage through its params; what is shown, and how an error is put, changes no result
-IN_NO_DEPS = {Path(f"eagle/{name}.py") for name in ("config", "errors", "tracking")}
+IN_NO_DEPS = {Path(f"eagle/{name}.py") for name in ("config", "errors", "tracking", "yaml_file")}
 
 
 def paths(name: str, *kinds: str) -> set[Path]:

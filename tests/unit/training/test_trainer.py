@@ -16,8 +16,8 @@ def train(verifier, tokens, make_config, tmp_path):
     def _train(ahead: bool = False, **values) -> Trainer:
         config = make_config(
             epochs=4, features="replay", replay_documents=6, replay_passes=2, micro_batch_size=2,
-            gradient_accumulation_steps=2, mask_alignment="decoding", **values,
-        )  # fmt: skip
+            gradient_accumulation_steps=2, mask_alignment="decoding",
+        ).model_copy(update=values)  # fmt: skip
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         trainer = build_trainer(
@@ -52,3 +52,9 @@ def test_a_full_disk_ends_training_at_the_next_update(train, tmp_path, largest_f
     with largest_file(20_000), pytest.raises(InputError, match="the state after update 2 cannot"):
         train(save=2)
     assert list(tmp_path.glob("*/*")) == []
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(train):
+    """No learning rate that the config allows brings so small a draft to it."""
+    with pytest.raises(InputError, match="update .*: the loss is .*; the draft is lost"):
+        train(learning_rate=1e30)
