@@ -7,6 +7,7 @@ in `TrainConfig` and `PrepareShareGptConfig`, and docs/tutorial_defaults.md list
 from params.yaml.
 """
 
+import argparse
 import datetime
 import difflib
 import re
@@ -525,6 +526,18 @@ class Params(Section):
     evaluate: Evaluate
     machine: Machine
 
+    @model_validator(mode="after")
+    def _batch_can_be_divided(self) -> Self:
+        batch, processes = self.train.global_batch_size, self.machine.processes
+        steps = self.machine.gradient_accumulation_steps
+        if batch % (processes * steps):
+            raise ValueError(
+                f"train.global_batch_size = {batch} cannot be divided among {processes} processes "
+                f"x {steps} accumulation steps; raise train.global_batch_size to a multiple of "
+                "them, or change machine.*"
+            )
+        return self
+
 
 class _Command(BaseSettings):
     """Flags only: an environment variable named like a field must not change a run."""
@@ -722,5 +735,6 @@ def schema() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=f"Write {SCHEMA} from this module.").parse_args()
     write_json(SCHEMA, schema())
     print(f"wrote {SCHEMA}")

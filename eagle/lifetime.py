@@ -5,9 +5,11 @@ started watches nothing, so that it may outlive the shell.
 
     python -m eagle.lifetime PID MODULE [ARGUMENT ...]
 
-runs a module like `python -m MODULE`, as long as its parent is the process PID.
+runs torchrun's module like `python -m MODULE`, as long as its parent is the process PID. When a
+worker has failed, nothing is printed below the worker's own message.
 """
 
+import logging
 import os
 import runpy
 import signal
@@ -75,8 +77,28 @@ def _watch(lives: Callable[[], bool], name: str) -> None:
     threading.Thread(target=wait, name=f"end with {name}", daemon=True).start()
 
 
+def _run(module: str) -> None:
+    """Run torchrun; exit with the code of its first worker that failed."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:  # it could not print anything itself
+            name = signal.Signals(-failure.exitcode).name
+            print(
+                f"error: training process {rank} was ended by {name} (SIGKILL: usually the system, "
+                "for want of memory)",
+                file=sys.stderr,
+                flush=True,
+            )
+        sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
+
+
 if __name__ == "__main__":
-    launcher, module, *arguments = sys.argv[1:]
+    launcher, program, *arguments = sys.argv[1:]
     end_with_parent(int(launcher), "scripts.train")
     sys.argv[1:] = arguments
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    _run(program)

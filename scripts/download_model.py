@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
+from eagle.command_line import run_stage
 from eagle.config import load_params
-from eagle.errors import one_clear_message
 from eagle.files import whole_folder
 from eagle.tracking import say_written
 from eagle.verifier.download import fetch_verifier
@@ -22,5 +22,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_clear_message():
-        main()
+    run_stage(main, __doc__)

@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
+from eagle.command_line import run_stage
 from eagle.config import load_params
 from eagle.draft.checkpoint import draft_hash
-from eagle.errors import one_clear_message
 from eagle.evaluation.evaluate import evaluate
 from eagle.files import sha256_of_file, sha256_of_folder, whole_folder, write_json, write_text
 from eagle.provenance import provenance
@@ -67,5 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_clear_message():
-        main()
+    run_stage(main, __doc__)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from eagle.command_line import run_stage
 from eagle.config import load_params
 from eagle.draft.checkpoint import load_draft
-from eagle.errors import one_clear_message
 from eagle.export.layouts import ARCHITECTURES, export
 from eagle.files import read_json, whole_folder, write_text
 from eagle.report.card import card
@@ -39,5 +39,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_clear_message():
-        main()
+    run_stage(main, __doc__)

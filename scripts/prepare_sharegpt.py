@@ -3,8 +3,8 @@
 import time
 from pathlib import Path
 
+from eagle.command_line import run_stage
 from eagle.config import load_params
-from eagle.errors import one_clear_message
 from eagle.files import whole_folder, write_json
 from eagle.sharegpt.conversations import named_fields, split
 from eagle.sharegpt.prepare import prepare, statistics
@@ -42,5 +42,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_clear_message():
-        main()
+    run_stage(main, __doc__)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from eagle.command_line import run_stage
 from eagle.config import Params, load_params
-from eagle.errors import one_clear_message
 from eagle.files import sha256_of_file, whole_folder, write_json_lines
 from eagle.replies.completion_server import CompletionServer
 from eagle.replies.replies import Backend, Journal, TransformersBackend, regenerate
@@ -82,5 +82,4 @@ def write_regenerated(params: Params) -> str:
 
 
 if __name__ == "__main__":
-    with one_clear_message():
-        main()
+    run_stage(main, __doc__)

@@ -4,8 +4,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from eagle.command_line import run_stage
 from eagle.config import load_params
-from eagle.errors import one_clear_message
 from eagle.files import sha256_of_file, sha256_of_json, whole_folder, write_json
 from eagle.template.template import load_template
 from eagle.tokens.tokenization import named_cuts, tokenize_file
@@ -59,5 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_clear_message():
-        main()
+    run_stage(main, __doc__)

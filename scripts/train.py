@@ -9,8 +9,9 @@ import time
 import uuid
 from pathlib import Path
 
+from eagle.command_line import run_stage
 from eagle.config import Params, Recipe, TrainConfig, flags_of, load_params
-from eagle.errors import InputError, one_clear_message
+from eagle.errors import InputError
 from eagle.file_lock import file_lock
 from eagle.files import read_json, whole_folder
 from eagle.lifetime import end_with_dvc
@@ -38,19 +39,9 @@ def main() -> None:
 
 
 def train_config(params: Params) -> TrainConfig:
-    """The config of eagle/train.py for the `train` section on this machine.
-
-    Raises:
-        InputError: processes and accumulation steps do not divide the global batch.
-    """
+    """The config of eagle/train.py for the `train` section on this machine."""
     train, machine = params.train, params.machine
     slots = machine.processes * machine.gradient_accumulation_steps
-    if train.global_batch_size % slots:
-        raise InputError(
-            f"train.global_batch_size = {train.global_batch_size} cannot be divided among "
-            f"{machine.processes} processes x {machine.gradient_accumulation_steps} accumulation "
-            "steps; raise train.global_batch_size to a multiple of them, or change machine.*"
-        )
     recipe = train.model_dump(include=set(Recipe.model_fields))
     ticks = machine.processes  # the tutorial's schedule counts updates x processes
     return TrainConfig(
@@ -171,5 +162,4 @@ def check_run(run: Path, config: TrainConfig, processes: int) -> None:
 
 
 if __name__ == "__main__":
-    with one_clear_message():
-        main()
+    run_stage(main, __doc__)

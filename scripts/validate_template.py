@@ -4,8 +4,8 @@ import time
 from itertools import islice
 from pathlib import Path
 
+from eagle.command_line import run_stage
 from eagle.config import load_params
-from eagle.errors import one_clear_message
 from eagle.files import whole_folder, write_json, write_text
 from eagle.rendering import render
 from eagle.sharegpt.conversations import conversations
@@ -47,5 +47,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_clear_message():
-        main()
+    run_stage(main, __doc__)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from eagle.command_line import run_stage
 from eagle.config import load_params
-from eagle.errors import one_clear_message
 from eagle.files import read_json, whole_folder, write_text
 from eagle.rendering import render
 from eagle.report.charts import charts
@@ -59,5 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_clear_message():
-        main()
+    run_stage(main, __doc__)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from eagle.command_line import parser
 from eagle.config import ROLES, Regenerate
 from eagle.errors import one_clear_message
 from eagle.files import read_json, write_json_lines, write_text
@@ -98,5 +99,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    parser("tools.make_sample", __doc__).parse_args()
     with one_clear_message():
         main()

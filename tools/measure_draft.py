@@ -11,7 +11,6 @@ The section `evaluate` of params.yaml tells how to measure. Serving engines draf
 (evaluate.draft_vocabulary: null).
 """
 
-import argparse
 import re
 import tempfile
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from eagle.command_line import parser
 from eagle.errors import InputError, one_clear_message
 from eagle.export.layouts import export
 from eagle.export.published import fetch_draft, read_published
@@ -54,13 +54,13 @@ def import_draft(source: str, revision: str | None, allow_pickle: bool) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.measure_draft")
-    parser.add_argument("source", help="path:FOLDER or hub:OWNER/NAME")
-    parser.add_argument("--revision", help="hub: the 40-character commit")
-    parser.add_argument(
+    options = parser("tools.measure_draft", __doc__)
+    options.add_argument("source", help="path:FOLDER or hub:OWNER/NAME")
+    options.add_argument("--revision", help="hub: the 40-character commit")
+    options.add_argument(
         "--allow-pickle", action="store_true", help="read pytorch_model.bin, its tensors only"
     )
-    arguments = parser.parse_args()
+    arguments = options.parse_args()
     draft = import_draft(arguments.source, arguments.revision, arguments.allow_pickle)
     measured = measure(draft, MEASURED / draft.name)
     file = RESULTS / "metrics.json"

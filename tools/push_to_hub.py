@@ -6,10 +6,10 @@
 Without --upload nothing is sent; models/publish/LAYOUT holds the files that would be.
 """
 
-import argparse
 import shutil
 from pathlib import Path
 
+from eagle.command_line import parser
 from eagle.draft.checkpoint import draft_hash
 from eagle.errors import InputError, one_clear_message
 from eagle.files import read_json, whole_folder, write_text
@@ -53,11 +53,11 @@ def prepare(repository: str, layout: str) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tools.push_to_hub")
-    parser.add_argument("repository", help="OWNER/NAME on the hub")
-    parser.add_argument("--layout", required=True, help="official, vllm or sglang")
-    parser.add_argument("--upload", action="store_true", help="otherwise nothing is sent")
-    arguments = parser.parse_args()
+    options = parser("tools.push_to_hub", __doc__)
+    options.add_argument("repository", help="OWNER/NAME on the hub")
+    options.add_argument("--layout", required=True, help="official, vllm or sglang")
+    options.add_argument("--upload", action="store_true", help="otherwise nothing is sent")
+    arguments = options.parse_args()
     if arguments.repository.count("/") != 1:
         raise InputError(f"{arguments.repository}: name the repository as OWNER/NAME")
     folder = prepare(arguments.repository, arguments.layout)

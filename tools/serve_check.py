@@ -24,6 +24,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from eagle.command_line import parser
 from eagle.config import Evaluate, load_params
 from eagle.decoding.speculative import Generation, chain
 from eagle.draft.checkpoint import load_draft
@@ -256,7 +257,7 @@ def _print(result: dict) -> None:
 
 
 if __name__ == "__main__":
+    options = parser("tools.serve_check", __doc__)
+    options.add_argument("python", type=Path, help="the engine's interpreter")
     with one_clear_message():
-        if len(sys.argv) != 2:
-            raise InputError("name the engine's interpreter: python -m tools.serve_check PYTHON")
-        sys.exit(main(Path(sys.argv[1])))
+        sys.exit(main(options.parse_args().python))

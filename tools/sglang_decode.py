@@ -5,6 +5,7 @@
 JOB and ANSWER are those of tools/vllm_decode.py.
 """
 
+import argparse
 import json
 import sys
 from itertools import accumulate
@@ -58,4 +59,10 @@ def at_least(histogram: list[int], length: int) -> list[int]:
 
 
 if __name__ == "__main__":  # SGLang's processes import this file
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("job", type=Path)
+    options.add_argument("answer", type=Path)
+    arguments = options.parse_args()
+    main(arguments.job, arguments.answer)

@@ -8,7 +8,6 @@ benchmarks/results/test_long.json, which belongs to one commit without local cha
 again on that commit, a test that passed is left out, and another commit starts a new record.
 """
 
-import argparse
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from eagle.command_line import parser
 from eagle.errors import InputError, one_clear_message
 from eagle.files import read_json, write_json
 from eagle.provenance import provenance
@@ -45,9 +45,9 @@ def main(arguments: list[str]) -> int:
     Raises:
         InputError: there are local changes, or the commit changed while the tests ran.
     """
-    parser = argparse.ArgumentParser(prog="python -m tools.test_long")
-    parser.add_argument("part", nargs="*", help=f"of {', '.join(PARTS)}; none: all")
-    chosen = parser.parse_args(arguments).part or list(PARTS)
+    options = parser("tools.test_long", __doc__)
+    options.add_argument("part", nargs="*", help=f"of {', '.join(PARTS)}; none: all")
+    chosen = options.parse_args(arguments).part or list(PARTS)
     if unknown := sorted(set(chosen) - set(PARTS)):
         raise InputError(f"{unknown[0]}: no such part; choose from {', '.join(PARTS)}")
     commit = clean_commit()

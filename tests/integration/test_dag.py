@@ -14,7 +14,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from tests.integration.conftest import Project, executed
+from tests.integration.conftest import CHECK, Project, executed
 from tests.unit.test_dependencies import IN_NO_DEPS
 
 STAGES = [
@@ -111,9 +111,9 @@ def change(path: Path) -> None:
 
 
 def changed(folder: Path) -> set[str]:
-    """Stages whose code, parameters or inputs are not those that dvc.lock records."""
+    """Stages whose code, parameters or inputs dvc.lock does not record, without CHECK."""
     with Repo(str(folder)) as repo:
-        return {address.rpartition(":")[2] for address in repo.status()}
+        return {address.rpartition(":")[2] for address in repo.status()} - {CHECK}
 
 
 def planned_by_dvc(folder: Path) -> set[str]:
@@ -162,7 +162,7 @@ def test_a_stage_imports_nothing_that_is_not_its_dependency(reproduced: Path):
     # every stage begins as `python -m scripts.NAME`, which imports the package first
     starts = [i for i, module in enumerate(modules) if module == "scripts"] + [len(modules)]
     described = yaml.safe_load((reproduced / "dvc.yaml").read_text())["stages"]
-    names = executed(output)
+    names = [CHECK, *executed(output)]
     for name, (start, end) in zip(names, pairwise(starts), strict=True):
         own = {module for module in modules[start:end] if module.startswith("eagle.")}
         files = {Path(*module.split(".")).with_suffix(".py") for module in own}
@@ -213,14 +213,25 @@ def test_snakemake_waits_for_a_dvc_at_work_and_destroys_nothing(project: Project
 
 def test_snakemake_shows_the_dag(project: Project):
     graph = project("snakemake", "--rulegraph")
-    assert set(re.findall(r'label = "(\w+)"', graph)) == {*STAGES, "all"}
+    assert set(re.findall(r'label = "(\w+)"', graph)) == {*STAGES, CHECK, "all"}
     project("snakemake", "--lint")
 
 
-def test_snakemake_refuses_wrong_parameters(project: Project):
-    project.set("train", learning_rte=1)
-    output = project("snakemake", "-n", code=1)
-    assert "learning_rte" in output
+@pytest.mark.parametrize("command", [["dvc", "repro"], ["dvc", "exp", "run"], ["snakemake", "-c2"]])
+def test_a_wrong_parameter_of_a_late_stage_costs_no_output(project: Project, command):
+    """The stages before it have work to do as well."""
+    folders = [project.folder / name for name in ("resources", "models", "results")]
+    files = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
+    project.set("sharegpt", shuffle_seed=1)
+    project.set("evaluate", draft_length="many", bench="resources/bench/absent.jsonl")
+    output = project(*command, code=1)
+    assert executed(output) == []
+    assert "Traceback" not in output
+    (first, *_more) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert first.startswith("error: params.yaml: evaluate.draft_length")
+    assert "resources/bench/absent.jsonl: there is no such file" in output
+    marker = project.folder / "results/parameters.txt"  # of the check itself
+    assert {path for path in files if not path.exists()} <= {marker}
 
 
 def test_experiments_stand_side_by_side(project: Project):
