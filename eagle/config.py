@@ -643,6 +643,18 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected sections such as `train:`, found {_shown(content)}")
+    return params_of(content, str(path))
+
+
+def params_of(content: dict, where: str) -> Params:
+    """The parameters in the content of a params.yaml.
+
+    Args:
+        where: begins each line of an error's message.
+
+    Raises:
+        InputError: as `load_params`.
+    """
     try:
         return Params.model_validate(content)
     except ValidationError as error:
@@ -650,7 +662,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
             "params.yaml states every value and the code fills in none: add these lines, with the "
             "values of the params.yaml that this version ships (CHANGELOG.md says what changed)"
         )
-        raise InputError(_explain(error, str(path), add, known=_keys_of(Params))) from None
+        raise InputError(_explain(error, where, add, known=_keys_of(Params))) from None
 
 
 def parse_command(command: type[CommandT], arguments: list[str], program: str) -> CommandT:

@@ -223,13 +223,14 @@ def test_a_wrong_parameter_of_a_late_stage_costs_no_output(project: Project, com
     folders = [project.folder / name for name in ("resources", "models", "results")]
     files = {path for folder in folders for path in folder.rglob("*") if path.is_file()}
     project.set("sharegpt", shuffle_seed=1)
-    project.set("evaluate", draft_length="many", bench="resources/bench/absent.jsonl")
+    project.set("evaluate", draft_length="many")
+    project.set("template", file="absent.jinja")
     output = project(*command, code=1)
     assert executed(output) == []
     assert "Traceback" not in output
     (first, *_more) = [line for line in output.splitlines() if line.startswith("error: ")]
     assert first.startswith("error: params.yaml: evaluate.draft_length")
-    assert "resources/bench/absent.jsonl: there is no such file" in output
+    assert "template.file = absent.jinja: there is no such file" in output
     marker = project.folder / "results/parameters.txt"  # of the check itself
     assert {path for path in files if not path.exists()} <= {marker}
 
@@ -287,3 +288,40 @@ def test_regenerated_replies_are_the_verifiers(project: Project):
     for row in after:
         assert row["messages"][0] == asked[row["id"]][0]
         assert row["messages"][1]["content"] != asked[row["id"]][1]["content"]
+
+
+PRIVATE = (
+    "git rm -r --cached --quiet resources/conversations",
+    "dvc add --quiet resources/conversations",
+    "git add resources/conversations.dvc resources/.gitignore",
+)
+"""README's commands for data that must stay out of git."""
+
+
+def test_a_sweep_runs_each_of_its_parameters_from_the_same_base_on_private_data(project: Project):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert all(command in readme for command in PRIVATE)
+    secret = project.folder / "resources/conversations/secret.json"
+    shutil.move(project.folder / "resources/conversations/tiny.json", secret)
+    sweep = ("python", "-m", "tools.sweep")
+    output = project(*sweep, "evaluate.seed=1", code=1)
+    assert "secret.json: neither in git nor in DVC" in output
+    for command in PRIVATE:
+        project(*command.split())
+    project("git", "commit", "--quiet", "--message", "data in DVC")
+    before = (project.folder / "params.yaml").read_bytes()
+    output = project(*sweep, "evaluate.seed=1", "evaluate.questions=1,2")
+    assert "2 runs, 0 of them have succeeded before" in output
+    assert "sweep: 2 of 2 runs have succeeded" in output
+    assert (project.folder / "params.yaml").read_bytes() == before
+    assert project("git", "log", "--all", "--format=", "--name-only").count("secret.json") == 0
+    # the first two are not repeated; a third is not run with their parameters
+    output = project(*sweep, "evaluate.seed=1,7", "evaluate.questions=2")
+    assert "2 runs, 1 of them have succeeded before" in output
+    table = project("dvc", "exp", "show", "--csv")
+    rows = list(csv.DictReader(table[table.index("Experiment") :].splitlines()))
+    found = {(row["evaluate.seed"], row["evaluate.questions"]) for row in rows if row["Experiment"]}
+    assert found == {("1", "1"), ("1", "2"), ("7", "2")}
+    # queued experiments have the data too
+    project("dvc", "exp", "run", "--queue", "-S", "evaluate.seed=9")
+    assert "Experiment" in project("dvc", "exp", "run", "--run-all")
