@@ -58,14 +58,13 @@ class Progress:
         now = time.monotonic()
         rate = self.done / max(now - self.started, 1e-9)
         if self.bar is not None:
-            rate_text = f"{rate:,.1f} {self.unit}/s"
-            self.bar.update(self.task, completed=self.done, rate=rate_text, note=self.note)
+            self.bar.update(self.task, completed=self.done, rate=_rate(rate), note=self.note)
         elif self.shown and now - self.last_line >= self.seconds:
             self.last_line = now
             left = (self.total - self.done) / rate
             print(
                 f"{self.what}: {self.done:,.0f}/{self.total:,.0f} {self.unit}, "
-                f"{rate:,.1f}/s, {left:,.0f} s left{'; ' + self.note if self.note else ''}",
+                f"{_rate(rate)}, {left:,.0f} s left{'; ' + self.note if self.note else ''}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -73,6 +72,11 @@ class Progress:
     def __exit__(self, *_error) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+def _rate(rate: float) -> str:
+    """Units a second, or seconds a unit: always a number that says something."""
+    return f"{rate:,.1f}/s" if rate >= 1 else f"{1 / rate:,.1f} s each"
 
 
 def say_written(stage: str, started: float, *paths: Path, note: str = "") -> None:

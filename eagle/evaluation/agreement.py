@@ -5,6 +5,7 @@ import torch
 from eagle.draft.draft import attend_within_documents
 from eagle.errors import InputError
 from eagle.evaluation.models import Models
+from eagle.evaluation.work import of_agreement
 from eagle.tokens.token_set import TokenSet
 from eagle.tracking import Progress
 from eagle.training.features import compute_features
@@ -43,7 +44,7 @@ def top1_agreement(held_out: TokenSet, models: Models, progress: Progress) -> fl
         )
         agreements += int((drafted == true).sum())
         positions += int(counted.sum())
-        progress.advance(note="agreement")
+        progress.advance(of_agreement(pairs), note="agreement")
     if not positions:
         raise InputError(
             f"none of {len(held_out)} held-out conversations has a position that counts, so there "

@@ -10,6 +10,7 @@ from eagle.config import Evaluate
 from eagle.decoding.sampler import GREEDY, Sampler, Sampling
 from eagle.decoding.speculative import Generation, chain
 from eagle.errors import InputError
+from eagle.evaluation import work
 from eagle.evaluation.agreement import top1_agreement
 from eagle.evaluation.decoder import choose_decoder, stated_decoder
 from eagle.evaluation.lossless import largest_rounding, prove_lossless
@@ -58,11 +59,11 @@ def evaluate(
     )  # fmt: skip
     models = load(getattr(torch, settings.dtype))
     turns = sum(len(question["turns"]) for question in questions)
-    total = turns + min(turns, settings.lossless_prompts) + len(held_out) + (decoder is None)
-    with Progress("evaluate", total, "prompts", progress_seconds) as progress:
+    total = work.of_all(settings, turns, len(held_out.token_ids), decoder is None)
+    with Progress("evaluate", total, "steps", progress_seconds) as progress:
         if decoder is None:
             decoder = choose_decoder(settings.decoder, models, held_out)
-            progress.advance(note="choice of a decoder")
+            progress.advance(work.CHOICE, note="choice of a decoder")
         race = race_decoders(
             questions, models, decoder.shape, sampler, template, tokenizer, settings, progress
         )
@@ -72,6 +73,7 @@ def evaluate(
         exact = load(torch.float32)
         greedy, chains = _decode_chains(settings, exact, race, sampler, progress)
         proof = prove_lossless(settings, verifier_folder, exact.verifier, greedy, race, rounding)
+        progress.advance(work.of_proof(settings, len(greedy)), note="losslessness")
     _check_drafted(settings, race.speculative)
     _check_drafted(settings, chains)
     return summarize(settings, Measurements(decoder, race, agreement, chains, proof))
@@ -101,7 +103,7 @@ def _decode_chains(
     greedy = []
     for prompt in prompts:
         greedy.append(decode(prompt, GREEDY))
-        progress.advance(note="losslessness")
+        progress.advance(work.of_chain(settings), note="losslessness")
     if settings.temperature == 0:
         return greedy, greedy
     return greedy, [decode(prompt, sampler) for prompt in prompts]

@@ -9,6 +9,7 @@ from eagle.decoding.sampler import Sampler
 from eagle.decoding.speculative import Generation, speculate, vanilla
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.evaluation.models import Models
+from eagle.evaluation.work import of_race
 from eagle.system_prompts import system_turn
 from eagle.template.template import encode_prompt
 from eagle.tracking import Progress
@@ -73,5 +74,5 @@ def race_decoders(
             )
             reply = tokenizer.decode(reference.token_ids, skip_special_tokens=True)
             messages.append({"role": "assistant", "content": reply})
-            progress.advance(note="speed")
+            progress.advance(of_race(settings), note="speed")
     return race

@@ -23,6 +23,19 @@ def test_plain_lines_name_rate_and_time_left(capsys):
     assert lines[1].endswith("s left; loss 2.0")
 
 
+def test_a_slow_rate_is_seconds_a_unit(capsys, monkeypatch):
+    clock = iter([0.0, 40.0, 60.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with Progress("evaluate", 4, "prompts", seconds=10) as progress:
+        progress.advance()
+        progress.advance()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "evaluate: 1/4 prompts, 40.0 s each, 120 s left",
+        "evaluate: 2/4 prompts, 30.0 s each, 60 s left",
+    ]
+
+
 def test_lines_are_printed_no_more_often_than_configured(capsys):
     with Progress("train", 1000, "updates", seconds=60) as progress:
         for _ in range(1000):
