@@ -48,7 +48,7 @@ def make_config(**values) -> TrainConfig:
     fixed = {
         "verifier_model_path": "-", "dataset_path": "-", "cpdir": "-",
         "mask_alignment": "official", "gradient_accumulation_steps": 1,
-        "validation_updates": 10**9, "save": 10**9, "progress_seconds": 1e9,
+        "validation_updates": 10**9, "save": 10**9, "progress_seconds": 86_400.0,
     }  # fmt: skip
     return TrainConfig(**(fixed | values))
 

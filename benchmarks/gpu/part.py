@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from benchmarks.gpu.scale import Scale
+from eagle.errors import one_line
 
 Report = Callable[..., None]
 """Takes what was measured, by name; what was reported stays when the part fails afterwards."""
@@ -66,5 +67,5 @@ def _work(measure: Measure, scale: Scale, sender: Connection) -> None:
     except Exception as error:
         traceback.print_exc(file=sys.stderr)
         at = traceback.extract_tb(error.__traceback__)[-1]
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        said = f"{type(error).__name__}: {one_line(error)}"
         report(error=f"{said} ({Path(at.filename).name}:{at.lineno})")
