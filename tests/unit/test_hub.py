@@ -13,6 +13,7 @@ import pytest
 from eagle.errors import InputError
 from eagle.export.published import fetch_draft
 from eagle.files import sha256_of_file
+from eagle.hub import fetch_dataset_file
 from eagle.verifier.download import fetch_verifier
 from tests.conftest import ROOT
 from tests.hub import COMMIT, Hub, environment, serve
@@ -190,6 +191,85 @@ def test_files_that_are_not_given_or_cannot_be_checked(tiny_verifier, tmp_path, 
         fetch(tmp_path / "v")
 
 
+class HostileHub(Hub):
+    """Gives names that lead out of the client's cache: in its headers, in its list, or both."""
+
+    etag: str | None = None
+    commit: str | None = None
+    listed: dict
+
+    def _answer(self, status: int, content: bytes, headers: dict, body: bool):
+        if "/tree/" in self.path:
+            content = json.dumps([file | self.listed for file in json.loads(content)]).encode()
+        elif self.path.startswith("/api/models/") and self.commit:
+            content = json.dumps(json.loads(content) | {"sha": self.commit}).encode()
+        elif "ETag" in headers:
+            headers = headers | ({"X-Linked-Etag": f'"{self.etag}"'} if self.etag else {})
+            headers = headers | ({"X-Repo-Commit": self.commit} if self.commit else {})
+        super()._answer(status, content, headers, body)
+
+
+OUTSIDE = "../../../outside"
+LFS = {"size": 1, "pointerSize": 1}
+
+
+@pytest.mark.parametrize(
+    ("flaws", "revision"),
+    [
+        ({"etag": OUTSIDE}, COMMIT),
+        ({"etag": "/proc/outside"}, COMMIT),
+        ({"etag": "..\\outside"}, COMMIT),
+        ({"commit": OUTSIDE}, COMMIT),
+        ({"commit": OUTSIDE}, None),
+        ({"listed": {"lfs": {"oid": OUTSIDE, **LFS}, "xetHash": "ab" * 32}}, COMMIT),
+        ({"listed": {"path": f"{OUTSIDE}.json"}}, COMMIT),
+        ({"listed": {"path": "/proc/outside.json"}}, COMMIT),
+        ({"listed": {"path": "..\\outside.json"}}, COMMIT),
+        ({"listed": {"path": "a\0.json"}}, COMMIT),
+    ],
+)
+def test_no_name_of_a_hub_leads_out_of_the_cache(tiny_verifier, tmp_path, flaws, revision):
+    handler = type("Hostile", (HostileHub,), {"listed": {}} | flaws)
+    home = Path(os.environ["HF_HOME"])
+    (tmp_path / "v").mkdir()
+    expected = f"verifier.source = hub:{tmp_path.name}/open: the hub gave the .*(outside|a.x00)"
+    with serve(tiny_verifier, handler), pytest.raises(InputError, match=expected):
+        fetch_verifier(f"hub:{tmp_path.name}/open", revision, tmp_path / "v")
+    assert not list(home.rglob("*outside*"))
+    assert not names_of(tmp_path / "v")
+
+
+@pytest.mark.parametrize("listed", [{"path": None}, {"lfs": 1}, {"lfs": {"a": 1}}])
+def test_a_list_of_another_form_is_one_message(tiny_verifier, tmp_path, listed):
+    handler = type("Hostile", (HostileHub,), {"listed": listed})
+    with serve(tiny_verifier, handler), pytest.raises(InputError, match="hub gave|a hub's form"):
+        fetch(tmp_path / "v")
+
+
+def test_a_wrong_byte_in_a_file_of_conversations_is_refused(tmp_path):
+    published = tmp_path / "published"
+    published.mkdir()
+    (published / "a.json").write_text("[]")
+    name = f"hub:{tmp_path.name}/data/a.json"
+    with flawed(published, wrong="a.json") as handler:
+        with pytest.raises(InputError, match="^source: a.json is not what the hub holds"):
+            fetch_dataset_file(name, COMMIT, "source")
+        handler.wrong = None
+        assert fetch_dataset_file(name, COMMIT, "source").read_text() == "[]"
+
+
+def test_no_message_shows_the_password_of_a_hub_or_a_proxy(tmp_path):
+    with_password = "://user:pass-canary@127.0.0.1:9"
+    finished = fetch_elsewhere(
+        tmp_path, "hub:org/open", HF_TOKEN="hf_canary01", HTTP_PROXY=f"ftp{with_password}",
+        **environment(f"http{with_password}", tmp_path),
+    )  # fmt: skip
+    (message,) = finished.stderr.strip().splitlines()
+    assert message.startswith("error: verifier.source = hub:org/open: what http://127.0.0.1:9 ")
+    assert "ftp://127.0.0.1:9" in message
+    assert "canary" not in finished.stdout + finished.stderr
+
+
 def test_pickled_weights_alone_are_refused(tiny_verifier, tmp_path):
     published = tmp_path / "published"
     shutil.copytree(tiny_verifier, published)
@@ -236,10 +316,12 @@ def test_offline_the_cache_is_the_only_source(tiny_verifier, tmp_path):
 
 @pytest.mark.long  # the client tries for twenty seconds
 def test_a_hub_that_does_not_answer(tmp_path):
-    nobody = environment("http://127.0.0.1:9", tmp_path)
+    nobody = environment("http://user:canary@127.0.0.1:9", tmp_path)
     finished = fetch_elsewhere(tmp_path, "hub:org/open", **nobody)
     assert finished.returncode == 1
     assert "the hub at http://127.0.0.1:9 cannot be reached" in finished.stderr
+    assert "requesting GET http://127.0.0.1:9/" in finished.stderr  # the client's own log
+    assert "canary" not in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
