@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -41,6 +41,13 @@ class Handler(BaseHTTPRequestHandler):
         elif failure == "hang":
             time.sleep(0.6)
             self.close_connection = True
+        elif failure in ("drip", "headers"):  # a byte at a time, for ever
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+            self.wfile.write(b"Content-Length: 99999\r\n\r\n" if failure == "drip" else b"X: ")
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(b" ")
+                    time.sleep(0.05)
         elif failure == "page":
             self._send(200, b"<html>busy</html>", {})
         elif failure is not None:
@@ -123,8 +130,10 @@ FAILURES = [
     (429, {"Retry-After": "0.05"}),
     "hang",
     (503, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+    "drip",
+    (429, {"Retry-After": "²"}),
+    "headers",
     "page",
-    (429, {}),
 ]
 
 
@@ -216,6 +225,83 @@ def test_an_answer_of_another_form_is_one_message(serving, monkeypatch, answer):
         monkeypatch.setattr(server, "_complete", lambda handler, _asked: handler._json(200, answer))
         with pytest.raises(InputError, match="/completions answered .* which is not OpenAI's form"):
             list(served.replies([Prompt(0, 0, [5], 1, 0)], ()))
+
+
+GOOD = {"text": "x", "finish_reason": "stop"}
+
+
+@pytest.mark.parametrize(
+    ("choice", "tokens"),
+    [
+        ({}, 1),
+        (GOOD, -1),
+        (GOOD, True),
+        (GOOD, 1.5),
+        (GOOD, "1"),
+        (GOOD, None),
+        (GOOD | {"text": None}, 1),
+        (GOOD | {"text": ["x"]}, 1),
+        (GOOD | {"finish_reason": 1}, 1),
+    ],
+)
+def test_an_answer_of_other_types_is_refused_before_it_is_kept(
+    tmp_path, serving, monkeypatch, tokenizer, choice, tokens
+):
+    with serving() as server:
+        served = CompletionServer(SETTINGS, machine(server.url), 256)
+        answer = {"choices": [choice], "usage": {"completion_tokens": tokens}}
+        monkeypatch.setattr(server, "_complete", lambda handler, _asked: handler._json(200, answer))
+        with pytest.raises(InputError, match=r"/completions answered .*not OpenAI's form \(\w+\."):
+            write(tmp_path, make_messages(2), served, tokenizer)
+    assert [path.read_text() for path in tmp_path.iterdir()] == [""]
+
+
+def test_an_answer_without_end_is_given_up(serving, monkeypatch):
+    monkeypatch.setattr(completion_server, "LARGEST_ANSWER", 100_000)
+    with serving() as server:
+        served = CompletionServer(SETTINGS, machine(server.url), 256)
+        for answer in ("x" * 200_000, {"data": ["x" * 200_000]}):
+            monkeypatch.setattr(
+                server,
+                "_complete",
+                lambda handler, _asked, answer=answer: handler._json(400, answer),
+            )
+            with pytest.raises(InputError, match="/completions answered more than 100,000 bytes"):
+                list(served.replies([Prompt(0, 0, [5], 1, 0)], ()))
+
+
+def test_no_message_shows_key_or_password_though_the_server_repeats_them(serving, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "key-canary")
+    with serving() as server:
+
+        def repeat(handler, _asked=None, status=403):
+            handler._json(status, {"padding": "x" * 230, "headers": dict(handler.headers)})
+
+        monkeypatch.setattr(server, "_complete", repeat)
+        url = server.url.replace("://", "://user:pass-canary@")
+        served = CompletionServer(SETTINGS, machine(url), 256)
+        with pytest.raises(InputError, match="HTTP 403") as error:
+            list(served.replies([Prompt(0, 0, [5], 1, 0)], ()))
+        assert "canary" not in str(error.value) and server.url in str(error.value)
+        monkeypatch.setattr(server, "do_GET", lambda handler: repeat(handler, status=200))
+        with pytest.raises(InputError, match="not OpenAI's form") as error:
+            CompletionServer(SETTINGS, machine(url), 256)
+        assert "canary" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("HTTP_PROXY", "ftp://user:pass-canary@127.0.0.1", "not the address of a proxy"),
+        ("OPENAI_API_KEY", "canary\n", "OPENAI_API_KEY: holds characters"),
+        ("OPENAI_API_KEY", "schlüssel-canary", "OPENAI_API_KEY: holds characters"),
+    ],
+)
+def test_a_key_or_proxy_that_cannot_be_used(monkeypatch, variable, value, expected):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InputError, match=expected) as error:
+        CompletionServer(SETTINGS, machine("http://127.0.0.1:9/v1"), 256)
+    assert "canary" not in str(error.value)
 
 
 def test_a_refusal_does_not_wait_for_the_other_requests(serving):
