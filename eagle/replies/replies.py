@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Container, Iterator
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Protocol, Self
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from eagle.config import Regenerate
 from eagle.errors import InputError
+from eagle.files import whole_file
 from eagle.template.template import Refused, encode_prompt
 from eagle.tracking import Progress
 from eagle.verifier.configuration import context_of
@@ -68,10 +71,15 @@ class Backend(Protocol):
 
 
 class Journal:
-    """A file of the finished replies, with which an interrupted run continues."""
+    """A file of the finished replies, with which an interrupted run continues.
+
+    A line is the beginning of the rest's SHA-256, and JSON of row, turn and reply.
+    """
 
     def __init__(self, folder: Path, *inputs: str):
         """Open the journal of these inputs and read the replies in it.
+
+        Lines that are cut off or damaged are taken out, counted and printed.
 
         Args:
             inputs: everything that the replies depend on; its hash is in the file's name.
@@ -81,15 +89,30 @@ class Journal:
         self.replies: dict[tuple[int, int], Reply] = {}
         folder.mkdir(parents=True, exist_ok=True)
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        if lines and not lines[-1].endswith(b"\n"):  # the run was killed while writing it
-            lines.pop()
-            path.write_bytes(b"".join(lines))
-        for line in lines:
-            row, turn, reply = json.loads(line)
-            self.replies[row, turn] = Reply(**reply)
+        whole = [line for line in lines if self._read(line)]
+        if damaged := len(lines) - len(whole):
+            print(
+                f"{path}: {damaged:,} of {len(lines):,} lines are cut off or damaged; their "
+                "replies are written anew",
+                file=sys.stderr,
+            )
+            with whole_file(path) as partial:
+                partial.write_bytes(b"".join(whole))
+
+    def _read(self, line: bytes) -> bool:
+        """Keep the reply of a line; returns whether the line is whole."""
+        checksum, _, content = line.partition(b" ")
+        if checksum != _checksum(content) or not line.endswith(b"\n"):
+            return False
+        try:
+            row, turn, reply = _ENTRY.validate_json(content)
+        except ValidationError:
+            return False
+        self.replies[row, turn] = reply
+        return True
 
     def __enter__(self) -> Self:
-        self.file = self.path.open("a", encoding="utf-8")
+        self.file = self.path.open("ab")
         return self
 
     def __exit__(self, *_error) -> None:
@@ -98,8 +121,16 @@ class Journal:
     def add(self, prompt: Prompt, reply: Reply) -> None:
         """Write a reply to the file at once."""
         self.replies[prompt.row, prompt.turn] = reply
-        self.file.write(json.dumps([prompt.row, prompt.turn, asdict(reply)]) + "\n")
+        content = json.dumps([prompt.row, prompt.turn, asdict(reply)]).encode() + b"\n"
+        self.file.write(_checksum(content) + b" " + content)
         self.file.flush()
+
+
+_ENTRY = TypeAdapter(tuple[int, int, Reply])
+
+
+def _checksum(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest()[:16].encode()
 
 
 def regenerate(

@@ -8,7 +8,7 @@ import torch
 from eagle.config import Regenerate
 from eagle.errors import InputError
 from eagle.replies import replies as replies_module
-from eagle.replies.replies import Journal, TransformersBackend, regenerate, sample
+from eagle.replies.replies import Journal, Prompt, Reply, TransformersBackend, regenerate, sample
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.tracking import Progress
 from eagle.verifier.verifier import Verifier
@@ -133,12 +133,36 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_text(
         write(tmp_path / "cut", rows, verifier, tokenizer, sampled, backend)
     (file,) = (tmp_path / "cut").iterdir()
     with file.open("a") as journal:
-        journal.write('[9, 1, {"text": "torn of')  # as a crash leaves it
+        journal.write('0123456789abcdef [9, 1, {"text": "torn of')  # as a crash leaves it
     backend = Stopping(TransformersBackend(verifier, tokenizer, sampled), 10**9)
     resumed, resumed_counts = write(tmp_path / "cut", rows, verifier, tokenizer, sampled, backend)
     assert resumed == whole
     assert backend.written == counts["replies"] - after
     assert resumed_counts == counts | {"kept": after}
+
+
+def test_damaged_lines_of_the_journal_are_counted_and_their_replies_written_anew(tmp_path, capsys):
+    replies = [Reply(f"reply {number}", 3, True) for number in range(20)]
+    with Journal(tmp_path, "test") as journal:
+        for row, reply in enumerate(replies):
+            journal.add(Prompt(row, 1, [5], 6, 0), reply)
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(b"".join(lines))
+    for number, position in enumerate(range(0, len(lines[0]), len(lines[0]) // 7)):
+        line = bytearray(lines[number])
+        line[position] ^= 4  # one bit; in the text too, where the line stays JSON
+        lines[number] = bytes(line)
+    lines[10] = lines[10][:-30] + b"\n"
+    lines[19] = lines[19].rstrip()
+    journal.path.write_bytes(b"".join(lines))
+    damaged = sorted(set(range(number + 1)) | {10, 19})
+    again = Journal(tmp_path, "test")
+    assert again.replies == {
+        (row, 1): reply for row, reply in enumerate(replies) if row not in damaged
+    }
+    assert f"{len(damaged)} of 20 lines are cut off or damaged" in capsys.readouterr().err
+    assert Journal(tmp_path, "test").replies == again.replies  # the file holds whole lines only
+    assert capsys.readouterr().err == ""
 
 
 def test_a_conversation_longer_than_the_context_ends_before_it(tmp_path, verifier, tokenizer):
