@@ -125,21 +125,13 @@ def our_job(
     passes: int = 1,
 ) -> Callable[[], None]:
     """The trainer as it ships, with an empty feature cache."""
-    attn = "sdpa"
-    if verifier.head.device.type == "cuda":
-        try:
-            import flash_attn  # noqa: F401
-
-            attn = "flash_attention_2"
-        except ImportError:
-            pass
 
     def job() -> None:
         with tempfile.TemporaryDirectory() as folder:
             os.environ["EAGLE_CACHE"] = folder  # an empty one: features are part of the job
             config = make_config(
                 epochs=epochs, micro_batch_size=batch, features=features, replay_passes=passes,
-                replay_documents=max(batch, 128), softmax_vocabulary=softmax_vocabulary, attn=attn,
+                replay_documents=max(batch, 128), softmax_vocabulary=softmax_vocabulary,
             )  # fmt: skip
             trainer = build_trainer(
                 *new_draft(config, verifier), verifier,

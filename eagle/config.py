@@ -361,8 +361,12 @@ class Recipe(Section):
     state are always float32."""
     mixed_precision: Literal["none", "bf16"]
     """bf16: the draft computes in bfloat16 over its float32 weights."""
-    attn: Literal["eager", "sdpa", "flash_attention_2"]
-    """Attention backend of the verifier and the draft."""
+    attn: Literal["auto", "eager", "sdpa", "varlen", "flash_attention_2"]
+    """How documents side by side attend within themselves, in the verifier and the draft. varlen:
+    torch's FlashAttention, one kernel for all documents; 16-bit products on a GPU that has it.
+    flash_attention_2: the flash-attn package, or varlen where it is not installed. sdpa: torch's
+    fused kernels, a document at a time. eager: for reference. auto: varlen where it can be, sdpa
+    elsewhere. Training says what it took."""
     compile: bool
     """Compile the draft's layer with torch.compile: for GPUs. On a CPU it needs a C++ compiler and
     takes longer than it saves."""
@@ -401,10 +405,11 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _flash_attention_is_of_half_precision(self) -> Self:
         drafts_in = "bfloat16" if self.mixed_precision == "bf16" else self.eagle_dtype
-        if self.attn == "flash_attention_2" and "float32" in (self.verifier_model_dtype, drafts_in):
+        flash = self.attn in ("varlen", "flash_attention_2")
+        if flash and "float32" in (self.verifier_model_dtype, drafts_in):
             raise ValueError(
-                "attn flash_attention_2 computes in bfloat16 or float16, and verifier_model_dtype "
-                "or eagle_dtype (with mixed_precision none) is float32; choose attn sdpa"
+                f"attn {self.attn} computes in bfloat16 or float16, and verifier_model_dtype "
+                "or eagle_dtype (with mixed_precision none) is float32; choose attn auto or sdpa"
             )
         return self
 
@@ -563,7 +568,7 @@ _TutorialRecipe = with_defaults(
     noise_low=-0.1, noise_high=0.1, noise_form="fixed", mask_alignment="official",
     eagle_config_path=None, verifier_model_dtype="bfloat16",
     verifier_model_lm_head_dtype="bfloat16", eagle_dtype="bfloat16", mixed_precision="bf16",
-    attn="sdpa", compile=False, initialization="random", rollout_steps=0, softmax_vocabulary=None,
+    attn="auto", compile=False, initialization="random", rollout_steps=0, softmax_vocabulary=None,
     features="replay", replay_passes=1, replay_documents=256, validation_updates=None, seed=0,
 )  # fmt: skip
 

@@ -69,7 +69,8 @@ def _train(config: TrainConfig, device: torch.device) -> Path | None:
         )
     documents = load_documents(config)
     dtype = getattr(torch, config.verifier_model_dtype)
-    verifier = Verifier.load(config.verifier_model_path, dtype, device, config.attn, sharded)
+    attn = "eager" if config.attn == "eager" else "sdpa"  # `new_draft` may have it packed later
+    verifier = Verifier.load(config.verifier_model_path, dtype, device, attn, sharded)
     check_vocabulary(config, documents.train, len(verifier.embedding))
     config, draft = new_draft(config, verifier)
     inputs = {

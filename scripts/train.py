@@ -16,7 +16,13 @@ from eagle.file_lock import file_lock
 from eagle.files import read_json, whole_folder
 from eagle.lifetime import end_with_dvc
 from eagle.tracking import say_written
-from eagle.training.run_identity import DRAFT_FOLDERS, RESULT_FILES, run_name, run_parameters
+from eagle.training.run_identity import (
+    CHOSEN_BY_TRAINING,
+    DRAFT_FOLDERS,
+    RESULT_FILES,
+    run_name,
+    run_parameters,
+)
 
 PROGRAM = Path("eagle/train.py")  # started, not imported: importing would load torch needlessly
 VERIFIER = Path("resources/verifier")
@@ -145,8 +151,9 @@ def check_run(run: Path, config: TrainConfig, processes: int) -> None:
             )
     source = read_json(run / "provenance.json")
     trained, asked = source["parameters"], run_parameters(config, processes)
-    if asked["initialization"] == "auto":  # training writes what it became
-        asked["initialization"] = trained["initialization"]
+    for name in CHOSEN_BY_TRAINING:  # training writes what it became
+        if asked[name] in ("auto", "flash_attention_2"):
+            asked[name] = trained[name]
     other = [name for name in trained | asked if trained.get(name) != asked.get(name)]
     if other or run_name(trained, source["inputs"]) != run.name:
         difference = (

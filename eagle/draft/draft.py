@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import LlamaConfig, PretrainedConfig
 from transformers.models.llama.modeling_llama import (
     LlamaMLP,
@@ -21,6 +20,7 @@ from transformers.models.llama.modeling_llama import (
 
 from eagle.errors import InputError
 from eagle.files import read_json
+from eagle.verifier.attention import KERNELS, attend_one_by_one, documents_bounds
 from eagle.verifier.configuration import full_attention_rope
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -211,7 +211,12 @@ class _Layer(nn.Module):
     def finish(self, hidden: Tensor, attended: Tensor) -> Tensor:
         """Output [1, T, H] from the layer's input [1, T, H] and attention's output [1, A, T, D]."""
         hidden = hidden + self.self_attn.o_proj(attended.transpose(1, 2).flatten(2))
-        return hidden + self.mlp(self.post_attention_layernorm(hidden))
+        # The norm's weight may be float32 where the products are of 16 bits. Each product casts for
+        # itself, so that the two gradients are added in float32.
+        normalized, dtype = self.post_attention_layernorm(hidden), hidden.dtype
+        gate = self.mlp.gate_proj(normalized.to(dtype))
+        up = self.mlp.up_proj(normalized.to(dtype))
+        return hidden + self.mlp.down_proj(self.mlp.act_fn(gate) * up)
 
 
 class _Attention(nn.Module):
@@ -238,37 +243,26 @@ class _Attention(nn.Module):
         return *apply_rotary_pos_emb(query, key, *rotary), value
 
 
-BACKENDS = {
-    "eager": "the mask is written out, for reference",
-    "sdpa": "torch's fused kernel, a document at a time",
-    "flash_attention_2": "one kernel for all documents, on GPUs",
-}
-
-
-def attend_within_documents(lengths: list[int], backend: str) -> Attend:
+def attend_within_documents(
+    lengths: list[int], backend: str, bounds: Tensor | None = None
+) -> Attend:
     """Causal attention within each of several documents packed into one sequence.
 
     Args:
         lengths: of the packed documents, in order; they add up to T.
-        backend: one of BACKENDS.
-
-    Raises:
-        InputError: the backend is not installed.
+        backend: one of `eagle.verifier.attention.BACKENDS`.
+        bounds: `documents_bounds(lengths, device)`, where that was made ahead.
     """
     if backend == "eager":
         return lambda query, key, value: _eager(query, key, value, lengths)
-    if backend == "flash_attention_2":
-        return _flash(lengths)
+    if backend == "sdpa":
+        return lambda query, key, value: attend_one_by_one(query, key, value, lengths)
+    longest = max(lengths)
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        parts = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
-        return torch.cat(
-            [
-                functional.scaled_dot_product_attention(*part, is_causal=True, enable_gqa=True)
-                for part in parts
-            ],
-            dim=2,
-        )
+        edges = documents_bounds(lengths, query.device) if bounds is None else bounds
+        states = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, A or G, D]
+        return KERNELS[backend](*states, edges, longest).transpose(0, 1)[None]
 
     return attend
 
@@ -281,27 +275,6 @@ def _eager(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Ten
     scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
     weights = scores.masked_fill(~seen, float("-inf")).softmax(-1, dtype=torch.float32)
     return weights.to(value.dtype) @ value
-
-
-def _flash(lengths: list[int]) -> Attend:
-    try:
-        from flash_attn import flash_attn_varlen_func
-    except ImportError:
-        raise InputError(
-            "attn = flash_attention_2: flash-attn is not installed; install "
-            "requirements-flash-attn.txt on a GPU machine, or choose sdpa"
-        ) from None
-    bounds = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        edges = bounds.to(query.device)
-        states = (states[0].transpose(0, 1) for states in (query, key, value))  # [T, A or G, D]
-        attended = flash_attn_varlen_func(
-            *states, edges, edges, max(lengths), max(lengths), causal=True
-        )
-        return attended.transpose(0, 1)[None]
-
-    return attend
 
 
 def config_as_json(config: LlamaConfig) -> dict:

@@ -3,42 +3,46 @@
 Shapes: T positions, L of one document, H hidden, A heads, G key-value heads, D head size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eagle.draft.draft import Draft, attend_within_documents
+from eagle.draft.draft import attend_within_documents
+
+# Lengths of documents are filled up to a multiple of this, so that a GPU gets few shapes, documents
+# of one shape share a call, and its kernels find masks in the alignment that they need. A CPU gains
+# nothing.
+BUCKET = {"cpu": 1, "cuda": 256}
 
 
 def rollout(
-    draft: Draft,
+    draft: Callable[..., Tensor],
     features: Tensor,
     embeddings: Tensor,
     positions: Tensor,
     lengths: list[int],
     attn: str,
     steps: int,
-    autocast: torch.dtype | None = None,
+    bounds: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Predicted features [T, H], from the given ones and then `steps` times from the draft's own.
 
     In each further step the input at position t is the feature that the last step predicted for t.
 
     Args:
+        draft: predicts as `Draft.forward` does.
         features, embeddings: the draft's input pairs, each [T, H].
         positions: of each pair in its document, int64 [T].
         lengths: the number of pairs of each packed document, in order.
-        attn: the backend, as in `attend_within_documents`.
-        autocast: the precision of products; None: that of the weights.
+        attn, bounds: as in `attend_within_documents`.
     """
-    attend = RolloutAttention(lengths, attn)
+    attend = RolloutAttention(lengths, attn, bounds)
     begins = (positions == 0)[:, None]  # no step predicts a document's first feature
     inputs = features
     for _ in range(1 + steps):
-        with torch.autocast(features.device.type, autocast, enabled=autocast is not None):
-            predicted = draft(inputs, embeddings, positions, attend)
+        predicted = draft(inputs, embeddings, positions, attend)
         yield predicted
         inputs = torch.where(begins, features, predicted.roll(1, 0))
 
@@ -51,11 +55,22 @@ class RolloutAttention:
     step i at t - j + i: position t sees the keys of step 0 up to t - j and, of each step i = 1 … j,
     the one key at t - j + i. That is how a chain of j + 1 drafted tokens is drafted in decoding,
     here for all positions at once (as in HASS, arXiv 2408.15766, section 3.2).
+
+    No kernel for packed documents has this mask, so from step 1 on documents of one bucket of
+    lengths are the rows of one call with the mask written out. flex_attention would skip what no
+    query sees, in one kernel for all; but it compiles with triton, which needs a C compiler where
+    training runs, compiles again as shapes change, and has no backward pass on a CPU to test it.
     """
 
-    def __init__(self, lengths: list[int], backend: str):
+    def __init__(self, lengths: list[int], backend: str, bounds: Tensor | None = None):
         self.lengths = lengths
-        self.first = attend_within_documents(lengths, backend)
+        self.first = attend_within_documents(lengths, backend, bounds)
+        device = "cpu" if bounds is None else bounds.device.type
+        self.buckets: dict[int, list[int]] = {}
+        """Documents by their lengths, filled up."""
+        for document, length in enumerate(lengths):
+            size = length + -length % BUCKET[device]
+            self.buckets.setdefault(size, []).append(document)
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
@@ -64,23 +79,35 @@ class RolloutAttention:
         self.values.append(value)
         if len(self.keys) == 1:
             return self.first(query, key, value)
-        queries = query.split(self.lengths, dim=2)
-        keys, values = (
-            zip(*(states.split(self.lengths, dim=2) for states in steps), strict=True)
-            for steps in (self.keys, self.values)
-        )
-        attended = []
-        for length, query, key, value in zip(self.lengths, queries, keys, values, strict=True):
-            attended.append(
-                functional.scaled_dot_product_attention(
-                    query,
-                    torch.cat(key, dim=2),  # [1, G, (j + 1) L, D]
-                    torch.cat(value, dim=2),
-                    attn_mask=_rollout_mask(length, len(key) - 1, query.device),
-                    enable_gqa=True,
-                )
+        step, repeated = len(self.keys) - 1, 1
+        if query.is_cuda:  # with grouped heads AND a mask, torch has no fused kernel there
+            repeated = query.shape[1] // key.shape[1]
+        attended: dict[int, Tensor] = {}
+        for size, documents in self.buckets.items():
+            queries = self._rows(query, documents, size)
+            keys, values = (
+                torch.cat([self._rows(states, documents, size) for states in steps], dim=2)
+                for steps in (self.keys, self.values)
+            )  # [B, G, (step + 1) size, D]
+            found = functional.scaled_dot_product_attention(
+                queries,
+                keys.repeat_interleave(repeated, dim=1) if repeated > 1 else keys,
+                values.repeat_interleave(repeated, dim=1) if repeated > 1 else values,
+                attn_mask=_rollout_mask(size, step, query.device),
+                enable_gqa=repeated == 1,
             )
-        return torch.cat(attended, dim=2)
+            for row, document in enumerate(documents):
+                attended[document] = found[row, :, : self.lengths[document]]
+        return torch.cat([attended[d] for d in range(len(self.lengths))], dim=1)[None]
+
+    def _rows(self, states: Tensor, documents: list[int], size: int) -> Tensor:
+        """Some documents of states [1, G, T, D] as rows [B, G, size, D], filled with zeros."""
+        parts = states[0].split(self.lengths, dim=1)
+        filled = [
+            functional.pad(parts[document], (0, 0, 0, size - self.lengths[document]))
+            for document in documents
+        ]
+        return torch.stack(filled)
 
 
 def _rollout_mask(length: int, step: int, device: torch.device) -> Tensor:

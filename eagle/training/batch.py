@@ -6,7 +6,8 @@ is the feature f_t and token t + 1; its target is f_{t+1}.
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from eagle.errors import InputError
 from eagle.tokens.token_set import TokenSet
 from eagle.training.features import Features
 from eagle.training.loss import ROUND, Teacher
+from eagle.verifier.attention import documents_bounds
 
 
 @dataclass
@@ -26,6 +28,9 @@ class Split:
     features: Features
     counted: list[Tensor]
     """For each document of L tokens, bool [L - 1]: which (input, target) pairs count."""
+
+    def __post_init__(self) -> None:
+        self._counts = [int(positions.sum()) for positions in self.counted]
 
     @classmethod
     def make(
@@ -46,7 +51,7 @@ class Split:
 
     def count_positions(self, documents: Sequence[int]) -> int:
         """The number of counted positions in some documents."""
-        return sum(int(self.counted[document].sum()) for document in documents)
+        return sum(self._counts[document] for document in documents)
 
     def batch(self, documents: Sequence[int], config: TrainConfig, epoch: int | None) -> "Batch":
         """The pairs of `documents`, with noise on the inputs unless `epoch` is None.
@@ -85,7 +90,20 @@ class Split:
             torch.cat(counted),
             lengths,
             torch.cat([torch.arange(length) for length in lengths]),
+            0 if epoch is None else config.rollout_steps,
         )
+
+
+class DeviceIndices(NamedTuple):
+    """Indices of a batch on the device, made with the batch, so that no update waits for them."""
+
+    positions: Tensor
+    """Of each pair in its document, int64 [T]."""
+    bounds: Tensor
+    """Where documents begin and end, int32 [N + 1]."""
+    reached: list[tuple[Tensor, Tensor | None]]
+    """For each step of a rollout the counted pairs that it is trained on, as rows of T and as rows
+    of M, int64; the first step is trained on all, and has None."""
 
 
 @dataclass
@@ -110,6 +128,25 @@ class Batch:
     """Pairs of each document and of the padding, if any; they add up to T."""
     positions: Tensor
     """The position of each pair in its document, int64 [T]."""
+    rollout_steps: InitVar[int] = 0
+    """Further steps in which training reads predictions."""
+    indices: DeviceIndices = field(init=False)
+
+    def __post_init__(self, rollout_steps: int) -> None:
+        device = self.features.device
+
+        def move(indices: Tensor) -> Tensor:
+            return indices.to(device, non_blocking=True)
+
+        later = [self.reached(step) for step in range(1, 1 + rollout_steps)]
+        self.indices = DeviceIndices(
+            move(self.positions),
+            documents_bounds(self.lengths, device),
+            [
+                (move(self.counted), None),
+                *((move(self.counted[rows]), move(rows)) for rows in later),
+            ],
+        )
 
     def reached(self, step: int) -> Tensor:
         """Which of the M counted pairs can be the end of a draft of `step` + 1 tokens, int64.

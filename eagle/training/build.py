@@ -17,7 +17,8 @@ from eagle.training.distributed import rank_and_world
 from eagle.training.feature_cache import CachedFeatures
 from eagle.training.features import Features, ReplayedFeatures
 from eagle.training.initialization import choose_initialization, initialize_random
-from eagle.training.trainer import Trainer
+from eagle.training.trainer import Trainer, compute_dtype
+from eagle.verifier.attention import PACKED, choose_attention
 from eagle.verifier.verifier import Verifier
 
 # On a CPU, oneDNN keeps a kernel with its scratch memory for every new shape, by default 1024 of
@@ -28,19 +29,32 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "384")
 
 def new_draft(config: TrainConfig, verifier: Verifier) -> tuple[TrainConfig, Draft]:
     """A draft with random weights on the verifier's device, after the config that it is trained
-    with: in that, `initialization` is what `auto` is for this verifier.
+    with: in that, `initialization` and `attn` are what `auto` is for this verifier and device.
+
+    Where `attn` is one kernel for all documents, the verifier reads them packed from here on.
 
     Raises:
-        InputError: `eagle_config_path` is not a config, or the verifier does not fit it or
-            `initialization`.
+        InputError: `eagle_config_path` is not a config, the verifier does not fit it or
+            `initialization`, or the device has no such `attn`.
     """
     draft = Draft(draft_config(config.eagle_config_path, verifier.config))
     initialize_random(draft, config.seed)
     draft = draft.to(verifier.head.device)
-    chosen, reason = choose_initialization(config.initialization, draft, verifier)
+    initialization, reason = choose_initialization(config.initialization, draft, verifier)
+    _say_choice("initialization", config.initialization, initialization, reason)
+    dtypes = {compute_dtype(config), verifier.head.dtype}
+    size = draft.layers[0].self_attn.head_dim
+    attn, reason = choose_attention(config.attn, verifier.head.device, dtypes, size)
+    _say_choice("attn", config.attn, attn, reason)
+    if attn in PACKED and not verifier.packs:
+        reason = verifier.pack_documents(attn)
+        _say_choice("the verifier's attn", attn, f"{verifier.attn}, with padding", reason)
+    return config.model_copy(update={"initialization": initialization, "attn": attn}), draft
+
+
+def _say_choice(name: str, asked: str, chosen: str, reason: str | None) -> None:
     if reason and rank_and_world()[0] == 0:
-        print(f"train: initialization auto is {chosen}: {reason}", file=sys.stderr, flush=True)
-    return config.model_copy(update={"initialization": chosen}), draft
+        print(f"train: {name} {asked} is {chosen}: {reason}", file=sys.stderr, flush=True)
 
 
 def build_trainer(

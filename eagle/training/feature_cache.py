@@ -251,7 +251,7 @@ def _run_verifier(
 ) -> None:
     """Compute this rank's share of features [N, H]."""
     rank, world = local_rank_and_world()
-    groups = group_by_length(tokens, list(range(len(tokens))), verifier.head.device)
+    groups = group_by_length(tokens, list(range(len(tokens))), verifier)
     with Progress("features", len(features), "tokens", progress_seconds) as progress:
         for number, documents in enumerate(groups):
             lengths = [tokens.length(document) for document in documents]

@@ -3,6 +3,7 @@
 Shapes: T tokens of some documents, T' of them taught, M chosen positions, H hidden.
 """
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Protocol
 
@@ -16,8 +17,8 @@ from eagle.training.distributed import broadcast, rank_and_world
 from eagle.training.loss import Teacher, teach
 from eagle.verifier.verifier import Verifier
 
-# Padded tokens in one forward pass. A GPU needs large products. On a CPU 1024 tokens are enough,
-# and the intermediate results then fit its cache (a third faster than 4096 tokens).
+# Tokens in one forward pass, padding included. A GPU needs large products. On a CPU 1024 tokens are
+# enough, and the intermediate results then fit its cache (a third faster than 4096 tokens).
 FORWARD_TOKENS = {"cpu": 1024, "cuda": 16_384}
 
 
@@ -60,8 +61,7 @@ class ReplayedFeatures:
         self.buffered, self.features, self.teacher = documents, {}, {}
         rank, world = rank_and_world()
         shares = balance_by_tokens(documents, self.tokens.bounds.diff().tolist(), world)
-        device = self.verifier.head.device
-        rounds = max(len(group_by_length(self.tokens, share, device)) for share in shares)
+        rounds = max(len(group_by_length(self.tokens, share, self.verifier)) for share in shares)
         computed = self._compute(shares[rank], rounds)
         for owner, share in enumerate(shares):
             tensors = computed if owner == rank else self._allocate(share)
@@ -78,7 +78,7 @@ class ReplayedFeatures:
         means, likeliest = [], []
         for document, at in zip(documents, positions, strict=True):
             taught = self.taught[self.tokens.span(document)]
-            rows = (taught.cumsum(0) - 1)[at].to(self.verifier.head.device)
+            rows = (taught.cumsum(0) - 1)[at].to(self.verifier.head.device, non_blocking=True)
             mean, token = self.teacher[document]
             means.append(mean[rows])
             likeliest.append(token[rows])
@@ -94,14 +94,15 @@ class ReplayedFeatures:
         features, means, likeliest = self._allocate(share)
         lengths = [self.tokens.length(document) for document in share]
         starts = dict(zip(share, accumulate(lengths, initial=0), strict=False))
-        for documents in group_by_length(self.tokens, share, self.verifier.head.device):
-            computed = compute_features(self.tokens, self.verifier, documents)
-            rounds -= 1
+        groups = group_by_length(self.tokens, share, self.verifier)
+        for documents in groups:
+            computed = _run_verifier(self.tokens, self.verifier, documents)
             parts = computed.split([self.tokens.length(document) for document in documents])
             for document, part in zip(documents, parts, strict=True):
                 features[starts[document] : starts[document] + len(part)] = part
-        keep_in_step(self.tokens, self.verifier, rounds)
+        keep_in_step(self.tokens, self.verifier, rounds - len(groups))
         if share:
+            check_finite(share, features.split(lengths))  # here the host waits, once
             taught = torch.cat([self.taught[self.tokens.span(document)] for document in share])
             teacher = teach(features[taught.to(features.device)], self.vocabulary)
             means.copy_(teacher.mean)
@@ -121,25 +122,34 @@ class ReplayedFeatures:
 
 
 def compute_features(tokens: TokenSet, verifier: Verifier, documents: list[int]) -> Tensor:
-    """Features [T, H] of documents side by side, from one forward pass padded on the right.
+    """Features [T, H] of documents side by side, from one forward pass.
 
     Raises:
         InputError: they are not finite, as in a precision that the verifier overflows.
     """
-    rows = [tokens.token_ids[tokens.span(document)] for document in documents]
-    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)  # [B, longest]
-    features = verifier.features(padded.long().to(verifier.head.device))
-    parts = [features[i, : len(row)] for i, row in enumerate(rows)]
-    computed = torch.cat(parts)
-    if not computed.isfinite().all():
-        finite = [bool(part.isfinite().all()) for part in parts]
+    computed = _run_verifier(tokens, verifier, documents)
+    check_finite(documents, computed.split([tokens.length(document) for document in documents]))
+    return computed
+
+
+def _run_verifier(tokens: TokenSet, verifier: Verifier, documents: list[int]) -> Tensor:
+    return verifier.side_by_side([tokens.token_ids[tokens.span(d)] for d in documents])
+
+
+def check_finite(documents: list[int], features: Sequence[Tensor]) -> None:
+    """Check the features [L, H] of each of some documents; the host waits for the device.
+
+    Raises:
+        InputError: some are not finite.
+    """
+    finite = torch.stack([part.isfinite().all() for part in features]).tolist()
+    if not all(finite):
+        dtype = str(features[0].dtype).removeprefix("torch.")
         raise InputError(
             f"document {documents[finite.index(False)]} (numbered as in the token file): the "
-            f"verifier's features are not finite in {str(features.dtype).removeprefix('torch.')}; "
-            "compute them in bfloat16 or float32 (train.verifier_model_dtype, "
-            "--verifier-model-dtype; evaluate.dtype)"
+            f"verifier's features are not finite in {dtype}; compute them in bfloat16 or float32 "
+            "(train.verifier_model_dtype, --verifier-model-dtype; evaluate.dtype)"
         )
-    return computed
 
 
 def keep_in_step(tokens: TokenSet, verifier: Verifier, rounds: int) -> None:
@@ -149,15 +159,15 @@ def keep_in_step(tokens: TokenSet, verifier: Verifier, rounds: int) -> None:
         compute_features(tokens, verifier, [0])
 
 
-def group_by_length(
-    tokens: TokenSet, documents: list[int], device: torch.device
-) -> list[list[int]]:
-    """Documents of similar length together, at most FORWARD_TOKENS padded tokens in a group."""
-    limit = FORWARD_TOKENS[device.type]
+def group_by_length(tokens: TokenSet, documents: list[int], verifier: Verifier) -> list[list[int]]:
+    """Documents of similar length together, whose forward pass reads at most FORWARD_TOKENS."""
+    limit = FORWARD_TOKENS[verifier.head.device.type]
     groups: list[list[int]] = []
+    lengths: list[int] = []  # of the newest group
     for document in sorted(documents, key=tokens.length):
-        longest = tokens.length(document)  # ascending order: the newest is the longest
-        if not groups or (len(groups[-1]) + 1) * longest > limit:
+        lengths.append(tokens.length(document))
+        if not groups or verifier.tokens_in_a_pass(lengths) > limit:
             groups.append([])
+            lengths = lengths[-1:]
         groups[-1].append(document)
     return groups

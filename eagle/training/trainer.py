@@ -17,7 +17,7 @@ from torch import Tensor
 
 from eagle.config import TrainConfig
 from eagle.draft.checkpoint import save_weights
-from eagle.draft.draft import BACKENDS, Draft
+from eagle.draft.draft import Draft
 from eagle.draft.rollout import rollout
 from eagle.errors import InputError
 from eagle.files import write_text
@@ -32,12 +32,14 @@ from eagle.training.initialization import (
     initialize_least_squares,
 )
 from eagle.training.loss import Sums, Teacher, eagle_loss
+from eagle.training.low_precision import LowPrecisionDraft
 from eagle.training.memory_and_flops import check_memory, peak_memory_mb, speed
 from eagle.training.micro_steps import MicroSteps
 from eagle.training.run_state import RunState, write_state
 from eagle.training.schedule import Schedule
 from eagle.training.updates import plan_updates
 from eagle.training.validation import Validation
+from eagle.verifier.attention import BACKENDS
 from eagle.verifier.verifier import Verifier
 
 # Updates whose losses are read together: the host waits for the device each time.
@@ -46,6 +48,13 @@ READ_EVERY = 10
 REPORTED = ("loss", "regression", "classification", "top1", "learning_rate", "gradient_norm")
 # Counted positions to which least squares fits the first weights: many for each unknown.
 FITTED_POSITIONS = 50_000
+
+
+def compute_dtype(config: TrainConfig) -> torch.dtype:
+    """The precision of the draft's products; its weights are float32."""
+    return (
+        torch.bfloat16 if config.mixed_precision == "bf16" else getattr(torch, config.eagle_dtype)
+    )
 
 
 class Trainer:
@@ -73,8 +82,7 @@ class Trainer:
         self.validation = Validation(config, validation, self._predict)
         self.rank, world = rank_and_world()
         self.device = verifier.head.device
-        compute = "bfloat16" if config.mixed_precision == "bf16" else config.eagle_dtype
-        self.compute_dtype = getattr(torch, compute)
+        self.compute_dtype = compute_dtype(config)
         self.optimizer = torch.optim.AdamW(
             draft.parameters(),
             lr=config.learning_rate,
@@ -110,6 +118,9 @@ class Trainer:
             draft.compile_layer()
         for parameter in draft.parameters():  # each rank's processor solved for them
             broadcast(parameter.data, 0)
+        self.predictor: Draft | LowPrecisionDraft = draft
+        if self.compute_dtype != torch.float32:
+            self.predictor = LowPrecisionDraft(draft, self.compute_dtype)
         self.state.seconds += time.monotonic() - began
 
     def run(self) -> bool:
@@ -135,6 +146,8 @@ class Trainer:
             if finished:
                 self._write_draft("last")
         signal.signal(signal.SIGTERM, before)
+        if self.rank == 0:
+            self._print_padding()
         if self.rank == 0 and finished:
             for name in ("history", "validations"):
                 table = pd.DataFrame(getattr(self.state, name))
@@ -177,7 +190,7 @@ class Trainer:
         rank, world = rank_and_world()
         for document in documents[rank::world]:
             batch = self.train.batch([document], self.config, epoch=None)
-            at = self._to_device(batch.counted)
+            at, _ = batch.indices.reached[0]
             embeddings = self.verifier.embedding[batch.next_tokens[at]]
             yield Pairs(embeddings.float(), batch.features[at].float(), batch.targets.float())
 
@@ -186,7 +199,7 @@ class Trainer:
         print(
             f"train: {len(self.train.tokens)} documents, "
             f"{self.global_batch} in an update, {self.end} updates, "
-            f"attention {self.config.attn} as chosen ({BACKENDS[self.config.attn]}), "
+            f"attention {self.config.attn} ({BACKENDS[self.config.attn]}), "
             f"draft in {self.compute_dtype}"
             + (" and compiled" if self.config.compile else "")
             + (f", {share:.0%} of the schedule used" if share < 1 else "")
@@ -194,6 +207,17 @@ class Trainer:
             file=sys.stderr,
             flush=True,
         )
+
+    def _print_padding(self) -> None:
+        """What this process's verifier has read beside documents."""
+        real, padding = self.verifier.read
+        if real:
+            print(
+                f"train: the verifier read {real:,} tokens and {padding:,} of padding "
+                f"({padding / (real + padding):.0%})",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _run(self, progress: Progress) -> bool:
         """Updates, and the validations between them, until the end or SIGTERM."""
@@ -284,27 +308,26 @@ class Trainer:
         self._clip(gradients, norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if isinstance(self.predictor, LowPrecisionDraft):
+            self.predictor.refresh()
         return UpdateLosses(update, UpdateSums(*totals), counted, norm)
 
     def _losses(self, batch: Batch) -> Iterator[Sums]:
         """The loss of the step on true features and of each rollout step."""
         predictions = self._predict(batch, self.config.rollout_steps)
-        for step, predicted in enumerate(predictions):
-            reached = batch.reached(step)
-            at, rows = self._to_device(batch.counted[reached]), self._to_device(reached)
-            teacher = Teacher(*(values[rows] for values in batch.teacher))
-            yield eagle_loss(predicted[at], batch.targets[rows], teacher, self.vocabulary)
+        for predicted, (at, rows) in zip(predictions, batch.indices.reached, strict=True):
+            targets, teacher = batch.targets, batch.teacher
+            if rows is not None:
+                targets, teacher = targets[rows], Teacher(*(values[rows] for values in teacher))
+            yield eagle_loss(predicted[at], targets, teacher, self.vocabulary)
 
     def _predict(self, batch: Batch, steps: int) -> Iterator[Tensor]:
         """Predicted features [T, H] of a batch, then `steps` times with the draft's own ones."""
+        embeddings = self.verifier.embedding[batch.next_tokens].to(self.compute_dtype)
         return rollout(
-            self.draft, batch.features, self.verifier.embedding[batch.next_tokens].float(),
-            self._to_device(batch.positions), batch.lengths, self.config.attn, steps,
-            None if self.compute_dtype == torch.float32 else self.compute_dtype,
+            self.predictor, batch.features, embeddings, batch.indices.positions, batch.lengths,
+            self.config.attn, steps, batch.indices.bounds,
         )  # fmt: skip
-
-    def _to_device(self, indices: Tensor) -> Tensor:
-        return indices.to(self.device, non_blocking=True)
 
     def _sum_gradients(self) -> list[Tensor]:
         """Every parameter's gradient, summed over ranks; a rank without documents adds zeros."""

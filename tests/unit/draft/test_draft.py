@@ -105,11 +105,6 @@ def test_packed_documents_are_the_documents_alone(config, backend):
     torch.testing.assert_close(packed, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
-def test_a_missing_backend_names_what_to_install():
-    with pytest.raises(InputError, match=r"requirements-flash-attn\.txt"):
-        attend_within_documents([3], "flash_attention_2")
-
-
 def test_the_config_takes_from_the_verifier_what_the_file_leaves_out(tiny_verifier, tmp_path):
     verifier = AutoConfig.from_pretrained(tiny_verifier)
     tutorial = json.loads((ROOT / "resources/eagle_config.json").read_text())

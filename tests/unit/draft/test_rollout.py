@@ -1,16 +1,20 @@
 """A rollout is what decoding gives the draft."""
 
+import pytest
 import torch
 from transformers import AutoConfig
 
+from eagle.draft import rollout as rollout_module
 from eagle.draft.draft import Draft, attend_within_documents, draft_config
 from eagle.draft.rollout import rollout
 from eagle.training.initialization import initialize_random
 
 
-def test_a_rollout_has_the_features_of_decoding(tiny_verifier):
+@pytest.mark.parametrize("bucket", [1, 4, 8])
+def test_a_rollout_has_the_features_of_decoding(tiny_verifier, bucket, monkeypatch):
     """Step j at position t, compared with one causal pass over the features that a chain begun at
-    t - j has: true ones up to t - j, then its own."""
+    t - j has: true ones up to t - j, then its own. On a GPU the lengths are filled up."""
+    monkeypatch.setitem(rollout_module.BUCKET, "cpu", bucket)
     config = draft_config(None, AutoConfig.from_pretrained(tiny_verifier))
     draft = Draft(config)
     initialize_random(draft, 0)

@@ -6,7 +6,7 @@ import torch
 from eagle.draft.vocabulary import Vocabulary, full_vocabulary, part_of_vocabulary
 from eagle.training import features
 from eagle.training.feature_cache import CachedFeatures
-from eagle.training.features import Features, ReplayedFeatures, compute_features, group_by_length
+from eagle.training.features import Features, ReplayedFeatures, group_by_length
 from eagle.training.loss import teach
 
 DOCUMENTS = (5, 3, 1)
@@ -65,21 +65,21 @@ def test_several_documents_come_side_by_side(tokens, source):
 def test_the_buffer_is_computed_once_until_other_documents_are_needed(
     verifier, tokens, monkeypatch
 ):
-    computed = []
+    computed, run = [], features._run_verifier
 
     def count(tokens, verifier, documents):
         computed.extend(documents)
-        return compute_features(tokens, verifier, documents)
+        return run(tokens, verifier, documents)
 
-    monkeypatch.setattr(features, "compute_features", count)
+    monkeypatch.setattr(features, "_run_verifier", count)
     replayed = ReplayedFeatures(tokens, verifier, full_vocabulary(verifier.head))
     for documents in ((5, 3, 1), (5, 3, 1), (2, 3)):
         replayed.prepare(documents)
     assert sorted(computed) == [1, 2, 3, 3, 5]
 
 
-def test_documents_of_similar_length_share_a_forward_pass(tokens):
-    groups = group_by_length(tokens, list(range(len(tokens))), torch.device("cpu"))
+def test_documents_of_similar_length_share_a_forward_pass(verifier, tokens):
+    groups = group_by_length(tokens, list(range(len(tokens))), verifier)
     assert sorted(document for group in groups for document in group) == list(range(len(tokens)))
     sizes = [len(group) * max(map(tokens.length, group)) for group in groups]
     assert 1 < len(groups) < len(tokens)

@@ -171,8 +171,13 @@ def test_what_auto_is_is_decided_first_and_recorded(
     assert not (tmp_path / "cache").exists()
     assert not (tmp_path / "cp").exists()
     folder = train(make_config(initialization="auto", **given))
-    assert "initialization auto is least_squares: the verifier's last" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "initialization auto is least_squares: the verifier's last" in said
+    assert "attn auto is sdpa: FlashAttention needs a GPU" in said
+    assert "attention sdpa (torch's fused kernels, a document at a time)" in said
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["parameters"]["initialization"] == "least_squares"
-    # the same run by its other name: finished already
-    assert train(make_config(initialization="least_squares", **given)) == folder
+    assert provenance["parameters"]["attn"] == "sdpa"
+    # the same run by its other names: finished already
+    named = {"initialization": "least_squares", "attn": "sdpa"}
+    assert train(make_config(**named, **given)) == folder

@@ -1,6 +1,8 @@
 """A training run in this process."""
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eagle.errors import InputError
 from eagle.tracking import NullTracker
@@ -58,3 +60,56 @@ def test_a_loss_that_is_not_finite_ends_the_training(train):
     """No learning rate that the config allows brings so small a draft to it."""
     with pytest.raises(InputError, match="update .*: the loss is .*; the draft is lost"):
         train(learning_rate=1e30)
+
+
+# What makes the host wait for a GPU: a number read, a size that the numbers decide, a copy back.
+HOST_READS = {
+    torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.is_nonzero,
+    torch.ops.aten.equal, torch.ops.aten.masked_select, torch.ops.aten.repeat_interleave,
+    torch.ops.aten.unique_dim, torch.ops.aten._unique2, torch.ops.aten.bincount,
+    torch.ops.aten.index.Tensor,
+}  # fmt: skip
+
+
+class HostReads(TorchDispatchMode):
+    """Notes such operations in this thread; an index is one where it is a mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.found, self.seen = [], 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        self.seen += 1
+        masks = function == torch.ops.aten.index.Tensor and any(
+            index is not None and index.dtype == torch.bool for index in arguments[1]
+        )
+        if masks or {function, function.overloadpacket} & (
+            HOST_READS - {torch.ops.aten.index.Tensor}
+        ):
+            self.found.append(str(function))
+        return function(*arguments, **(named or {}))
+
+
+@pytest.mark.parametrize("form", ["value", "norm"])
+def test_an_update_reads_nothing_from_the_device(train, form, monkeypatch):
+    """Whole updates with rollouts in bfloat16."""
+    reads = HostReads()
+    plain = Trainer._update
+
+    def update(trainer, number):
+        # on a GPU a thread makes them, during the update before
+        batches = list(trainer.micro_steps.batches(number))
+        monkeypatch.setattr(trainer.micro_steps, "batches", lambda _: batches)
+        with reads:
+            losses = plain(trainer, number)
+        monkeypatch.undo()
+        monkeypatch.setattr(Trainer, "_update", update)
+        return losses
+
+    monkeypatch.setattr(Trainer, "_update", update)
+    train(
+        ahead=False, grad_clip_form=form, rollout_steps=2, mixed_precision="bf16", epochs=1,
+        features="cache",
+    )  # fmt: skip
+    assert reads.seen > 100
+    assert reads.found == []
