@@ -1,9 +1,11 @@
 """The verifier's forwards: tokens a second, and how much of the product rate they reach."""
 
 from benchmarks.gpu.clock import seconds_of
-from benchmarks.gpu.models import random_documents, random_verifier
+from benchmarks.gpu.models import random_documents, random_draft, random_verifier
 from benchmarks.gpu.part import Report
 from benchmarks.gpu.scale import Scale
+from benchmarks.train_throughput import make_config
+from eagle.training.build import with_attention
 from eagle.training.features import compute_features, group_by_length
 from eagle.training.memory_and_flops import operations_of_features
 
@@ -16,7 +18,8 @@ def measure_forwards(scale: Scale, report: Report) -> None:
     verifier.decoder.register_forward_pre_hook(
         lambda _module, _args, named: read.append(named["input_ids"].numel()), with_kwargs=True
     )
-    groups = group_by_length(tokens, list(range(len(tokens))), scale.device)
+    with_attention(make_config(), random_draft(verifier), verifier)  # packed, where it can be
+    groups = group_by_length(tokens, list(range(len(tokens))), verifier)
 
     def forwards() -> None:
         read.clear()

@@ -16,7 +16,7 @@ from benchmarks.gpu.scale import Scale
 from benchmarks.train_throughput import make_config, masked_tokens, plain_job
 from eagle.tokens.token_set import TokenSet
 from eagle.tracking import NullTracker
-from eagle.training.build import build_trainer
+from eagle.training.build import build_trainer, with_attention
 from eagle.training.memory_and_flops import operations
 from eagle.verifier.verifier import Verifier
 
@@ -72,8 +72,9 @@ def trainer_of(
             epochs=passes, micro_batch_size=scale.batch, features=features, replay_passes=passes,
             **{"replay_documents": scale.buffer} | more,
         )  # fmt: skip
+        draft = random_draft(verifier)
         yield build_trainer(
-            config, random_draft(verifier), verifier, "", tokens, tokens.part(0, 1),
+            with_attention(config, draft, verifier), draft, verifier, "", tokens, tokens.part(0, 1),
             Path(folder), NullTracker(), form,
         )  # fmt: skip
 

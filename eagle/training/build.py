@@ -31,8 +31,6 @@ def new_draft(config: TrainConfig, verifier: Verifier) -> tuple[TrainConfig, Dra
     """A draft with random weights on the verifier's device, after the config that it is trained
     with: in that, `initialization` and `attn` are what `auto` is for this verifier and device.
 
-    Where `attn` is one kernel for all documents, the verifier reads them packed from here on.
-
     Raises:
         InputError: `eagle_config_path` is not a config, the verifier does not fit it or
             `initialization`, or the device has no such `attn`.
@@ -42,6 +40,18 @@ def new_draft(config: TrainConfig, verifier: Verifier) -> tuple[TrainConfig, Dra
     draft = draft.to(verifier.head.device)
     initialization, reason = choose_initialization(config.initialization, draft, verifier)
     _say_choice("initialization", config.initialization, initialization, reason)
+    config = config.model_copy(update={"initialization": initialization})
+    return with_attention(config, draft, verifier), draft
+
+
+def with_attention(config: TrainConfig, draft: Draft, verifier: Verifier) -> TrainConfig:
+    """The config with the `attn` that runs here. All ranks take part.
+
+    Where that is one kernel for all documents, the verifier reads them packed from here on.
+
+    Raises:
+        InputError: the device has no such `attn`.
+    """
     dtypes = {compute_dtype(config), verifier.head.dtype}
     size = draft.layers[0].self_attn.head_dim
     attn, reason = choose_attention(config.attn, verifier.head.device, dtypes, size)
@@ -49,7 +59,7 @@ def new_draft(config: TrainConfig, verifier: Verifier) -> tuple[TrainConfig, Dra
     if attn in PACKED and not verifier.packs:
         reason = verifier.pack_documents(attn)
         _say_choice("the verifier's attn", attn, f"{verifier.attn}, with padding", reason)
-    return config.model_copy(update={"initialization": initialization, "attn": attn}), draft
+    return config.model_copy(update={"attn": attn})
 
 
 def _say_choice(name: str, asked: str, chosen: str, reason: str | None) -> None:

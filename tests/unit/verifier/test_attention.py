@@ -152,3 +152,18 @@ def test_every_verifier_switches_off_cudnns_attention(tiny_verifier):
     torch.backends.cuda.enable_cudnn_sdp(True)
     Verifier.load(tiny_verifier, torch.float32, CPU)
     assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("window", [None, 3])
+def test_torchs_kernel_on_a_gpu_is_the_mask_written_out(window):
+    gpu = torch.device("cuda")
+    assert choose_attention("auto", gpu, BF16, 64)[0] == "varlen"
+    plain = states()
+    ours = [part.detach().to(gpu, torch.bfloat16).requires_grad_() for part in plain]
+    attended = torch_varlen(*ours, documents_bounds(LENGTHS, gpu), max(LENGTHS), window=window)
+    expected, *_ = written_out(*plain, LENGTHS, window)
+    torch.testing.assert_close(attended.float().cpu(), expected, atol=3e-2, rtol=3e-2)
+    gradients = torch.autograd.grad(attended.sum(), ours)
+    for found, reference in zip(gradients, torch.autograd.grad(expected.sum(), plain), strict=True):
+        torch.testing.assert_close(found.float().cpu(), reference, atol=6e-2, rtol=6e-2)
