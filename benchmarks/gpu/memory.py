@@ -7,7 +7,8 @@ from benchmarks.gpu.part import Report
 from benchmarks.gpu.scale import Scale
 from benchmarks.gpu.training import trainer_of
 from eagle.tokens.token_set import TokenSet
-from eagle.training.memory_and_flops import memory_of_step, peak_memory_mb
+from eagle.training.memory import memory_by_part
+from eagle.training.memory_and_flops import peak_memory_mb
 
 UPDATES = 4
 
@@ -17,13 +18,14 @@ def measure_memory(scale: Scale, report: Report) -> None:
     verifier = random_verifier(scale.verifier, scale.device)
     tokens = longest_documents(UPDATES * scale.batch, scale)
     with trainer_of(scale, verifier, tokens, "replay", 1, replay_documents=len(tokens)) as trainer:
-        lengths = [scale.longest] * scale.batch
-        estimate = memory_of_step(trainer.draft, lengths, 0)
         trainer.run()
+    parts = memory_by_part(trainer.sizes)
+    estimate = sum(parts.values())
     measured = peak_memory_mb(scale.device) / 1000
     report(
         measured_gb=measured,
         estimate_gb=estimate / 1e9,
+        parts_gb={name: size / 1e9 for name, size in parts.items()},
         estimate_error=estimate / 1e9 / measured - 1,
     )
 

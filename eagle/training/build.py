@@ -17,6 +17,7 @@ from eagle.training.distributed import rank_and_world
 from eagle.training.feature_cache import CachedFeatures
 from eagle.training.features import Features, ReplayedFeatures
 from eagle.training.initialization import choose_initialization, initialize_random
+from eagle.training.memory import KEPT_KERNELS
 from eagle.training.trainer import Trainer, compute_dtype
 from eagle.verifier.attention import PACKED, choose_attention
 from eagle.verifier.verifier import Verifier
@@ -24,7 +25,7 @@ from eagle.verifier.verifier import Verifier
 # On a CPU, oneDNN keeps a kernel with its scratch memory for every new shape, by default 1024 of
 # them. Training has a few hundred shapes, but every batch of the verifier has a new one, and the
 # process would grow by gigabytes. oneDNN reads the variable at the first product.
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "384")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))
 
 
 def new_draft(config: TrainConfig, verifier: Verifier) -> tuple[TrainConfig, Draft]:

@@ -24,13 +24,9 @@ from eagle.files import read_json, sha256_of_file, write_json
 from eagle.tokens.token_set import TokenSet
 from eagle.tracking import Progress
 from eagle.training.distributed import barrier, gather, local_rank_and_world, rank_and_world
-from eagle.training.features import (
-    FORWARD_TOKENS,
-    compute_features,
-    group_by_length,
-    keep_in_step,
-)
+from eagle.training.features import compute_features, group_by_length, keep_in_step
 from eagle.training.loss import Teacher, teach
+from eagle.training.memory import FORWARD_TOKENS
 from eagle.verifier.verifier import Verifier
 
 # The file in a cache that is being filled which the process that fills it has locked.
@@ -70,7 +66,9 @@ class CachedFeatures:
             _cache_path(verifier_hash, verifier.head.dtype, tokens.token_ids, tokens.bounds),
             {"features": ((len(taught), width), verifier.head.dtype)},
         )
-        states.fill(lambda maps: _run_verifier(*maps, tokens, verifier, progress_seconds))
+        self.verifier_runs = states.fill(
+            lambda maps: _run_verifier(*maps, tokens, verifier, progress_seconds)
+        )
         (self.features,) = states.maps()
         teacher = _Files(
             _cache_path(states.folder.name, head.dtype, tokens.loss_mask, vocabulary.token_ids),
@@ -150,8 +148,11 @@ class _Files:
             for name, (shape, dtype) in self.shapes.items()
         ]
 
-    def fill(self, write: Callable[[list[Tensor]], None]) -> None:
+    def fill(self, write: Callable[[list[Tensor]], None]) -> bool:
         """Let `write` fill the tensors, all ranks of a machine together, if they are not there.
+
+        Returns:
+            Whether it did.
 
         Raises:
             InputError: not enough disk space, even without all other caches.
@@ -161,7 +162,7 @@ class _Files:
         answers = gather((self._is_intact(), uuid.uuid4().hex) if leads else None)
         # on all machines or on none, because all ranks compute together
         if all(answer[0] for answer in answers if answer):
-            return
+            return False
         started = time.monotonic()
         complete = self.folder
         name = answers[rank_and_world()[0] - local_rank_and_world()[0]][1]
@@ -191,6 +192,7 @@ class _Files:
                 shutil.rmtree(self.folder)
         self.folder = complete
         barrier()
+        return True
 
     def _is_intact(self) -> bool:
         """Whether the files are there with the bytes that were written.

@@ -15,11 +15,8 @@ from eagle.errors import InputError
 from eagle.tokens.token_set import TokenSet, balance_by_tokens
 from eagle.training.distributed import broadcast, rank_and_world
 from eagle.training.loss import Teacher, teach
+from eagle.training.memory import FORWARD_TOKENS
 from eagle.verifier.verifier import Verifier
-
-# Tokens in one forward pass, padding included. A GPU needs large products. On a CPU 1024 tokens are
-# enough, and the intermediate results then fit its cache (a third faster than 4096 tokens).
-FORWARD_TOKENS = {"cpu": 1024, "cuda": 16_384}
 
 
 class Features(Protocol):
@@ -29,6 +26,8 @@ class Features(Protocol):
     """What the teacher's softmax runs over."""
     seconds: float
     """Wall time that computing them took before training began, also in an earlier run."""
+    verifier_runs: bool
+    """Whether the verifier runs in this process, or all of its features were there before."""
 
     def prepare(self, documents: tuple[int, ...]) -> None:
         """Have these documents ready for `of`; all ranks call it with the same documents."""
@@ -49,6 +48,7 @@ class ReplayedFeatures:
     """
 
     seconds = 0.0  # computing them is part of the training time itself
+    verifier_runs = True
 
     def __init__(self, tokens: TokenSet, verifier: Verifier, vocabulary: Vocabulary):
         self.tokens, self.verifier, self.vocabulary = tokens, verifier, vocabulary

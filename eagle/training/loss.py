@@ -19,12 +19,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from eagle.draft.vocabulary import Vocabulary
+from eagle.training.memory import BLOCK, ROWS
 
-# Rows and columns of the logits that exist at a time. Beside its [M, H] gradient the loss needs at
-# most ROWS x BLOCK x (4 + 2 * the head's bytes): 67 MB with a bfloat16 head, for any vocabulary.
-# The products stay large, and BLOCK rows of the head serve all positions while they are in a CPU's
-# cache.
-ROWS, BLOCK = 1024, 8192
 # The number of rows is filled up to a multiple of this: a CPU compiles its product kernels for each
 # shape.
 ROUND = 64

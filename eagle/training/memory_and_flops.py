@@ -1,96 +1,146 @@
-"""What training costs: memory and floating-point operations."""
+"""What training costs: its memory beside what there is, and floating-point operations."""
 
 import math
 import resource
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from eagle.config import TrainConfig
 from eagle.draft.draft import Draft
 from eagle.errors import InputError
-from eagle.tokens.token_set import balance_by_tokens
-from eagle.training.distributed import rank_and_world
+from eagle.tokens.token_set import TokenSet, balance_by_tokens
+from eagle.training.batch import Split
+from eagle.training.distributed import local_rank_and_world, rank_and_world
+from eagle.training.loss import ROUND
+from eagle.training.memory import Sizes, activations, as_line, memory_by_part
 from eagle.training.updates import Update
 from eagle.verifier.verifier import Verifier
 
 
-def check_memory(
+def sizes_of(
     config: TrainConfig,
+    compute_dtype: torch.dtype,
     draft: Draft,
+    verifier: Verifier,
+    train: Split,
+    validation: Split,
     updates: Sequence[Update],
-    lengths: list[int],
-    device: torch.device,
-) -> None:
-    """Compare the largest micro-step's memory with what is free, before the first update.
+) -> Sizes:
+    """What decides the memory of this process."""
+    lengths = train.tokens.bounds.diff().tolist()
+    slots = rank_and_world()[1] * config.gradient_accumulation_steps
+    steps = {
+        tuple(sorted(lengths[document] for document in documents))
+        for update in updates
+        for documents in balance_by_tokens(update.documents, lengths, slots)
+    }
+    cached, held = config.features == "cache", range(len(validation.tokens))
+    size = len(held) if cached else config.replay_documents
+    kept = [
+        _kept(train.tokens, {update.buffer for update in updates}),
+        _kept(validation.tokens, [held[first : first + size] for first in held[::size]]),
+    ]
+    layers = [weight for weight in verifier.layers.parameters() if weight.dim() == 2]
+    head, shape = validation.features.vocabulary.head, draft.config
+    sizes = Sizes(
+        device=head.device.type,
+        verifier_weights=sum(
+            (weight.to_local() if isinstance(weight, DTensor) else weight).numel()
+            for weight in verifier.parameters()
+        ),
+        verifier_bytes=verifier.head.dtype.itemsize,
+        verifier_inner=max(max(weight.shape) for weight in layers),
+        vocabulary=len(head),
+        head_bytes=head.dtype.itemsize,
+        softmax_vocabulary=len(train.features.vocabulary.head),
+        hidden=shape.hidden_size,
+        draft_weights=sum(parameter.numel() for parameter in draft.parameters()),
+        draft_inner=shape.intermediate_size,
+        draft_keys=shape.num_key_value_heads * shape.head_dim,
+        compute_bytes=compute_dtype.itemsize,
+        rollout_steps=config.rollout_steps,
+        lengths=(),
+        different_steps=len({math.ceil(sum(step) / ROUND) for step in steps}),
+        kept_tokens=sum(tokens for tokens, _ in kept),
+        taught_tokens=sum(taught for _, taught in kept),
+        cached=cached,
+        verifier_runs=train.features.verifier_runs,
+    )
+    return max((replace(sizes, lengths=step) for step in steps), key=activations)
 
-    Args:
-        lengths: tokens of every training document.
+
+def _kept(tokens: TokenSet, groups: Iterable[Sequence[int]]) -> tuple[int, int]:
+    """Tokens, and taught ones, of the group of documents that has most."""
+    lengths = tokens.bounds.diff().tolist()
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), tokens.taught().cumsum(0)])
+    taught = before[tokens.bounds].diff().tolist()
+    return max(
+        (sum(lengths[document] for document in group), sum(taught[document] for document in group))
+        for group in groups
+    )
+
+
+def check_memory(sizes: Sizes, device: torch.device) -> str:
+    """Compare the memory that training needs with what is there, before the first update.
+
+    Returns:
+        What it needs, by part, in one line.
 
     Raises:
         InputError: it does not fit.
     """
-    slots = rank_and_world()[1] * config.gradient_accumulation_steps
-    needed, largest = 0, 0
-    for update in updates:
-        for documents in balance_by_tokens(update.documents, lengths, slots):
-            tokens = [lengths[document] for document in documents]
-            largest = max(largest, sum(tokens))
-            needed = max(needed, memory_of_step(draft, tokens, config.rollout_steps))
-    if config.features == "replay":
-        tokens = max(sum(lengths[d] for d in update.buffer) for update in updates)
-        # features and teacher, in 2 bytes each; validation has a buffer of its own
-        needed += 2 * tokens * draft.config.hidden_size * (2 + 2)
+    parts = memory_by_part(sizes)
+    # what is in memory by now is in the estimate too; mapped files give way when memory is short
+    mapped = parts["features"] if sizes.cached else 0
+    needed = sum(parts.values()) - mapped - _used_memory(device)
     free = free_memory(device)
     if needed > free:
         raise InputError(
-            f"a micro-step of {largest:,} tokens needs about {needed / 1e9:.1f} GB and "
-            f"{device.type} has {free / 1e9:.1f} GB free: lower --micro-batch-size and "
-            "raise --gradient-accumulation-steps by the same factor "
-            "(machine.gradient_accumulation_steps), or lower --maximum-model-length "
-            "or --replay-documents"
+            f"training on micro-steps of {sum(sizes.lengths):,} tokens needs {as_line(parts)}, "
+            f"{needed / 1e9:.1f} GB more than now, and {device.type} has {free / 1e9:.1f} GB free "
+            "for each process: lower --micro-batch-size and raise --gradient-accumulation-steps by "
+            "the same factor (machine.gradient_accumulation_steps), or lower "
+            "--maximum-model-length or --replay-documents"
         )
-
-
-def memory_of_step(draft: Draft, lengths: Sequence[int], rollout_steps: int) -> int:
-    """Bytes that training a draft needs for a micro-step, an upper estimate.
-
-    Gradient, two moments and their update: 16 bytes per weight. Kept for the backward pass, per
-    token and step: the pair and its noisy float32 input (2 + 4 H), the results of fc, attention and
-    residuals (10 H) and of the MLP (4 I), in 4 bytes at most. The loss adds its blocks
-    (eagle/training/loss.py). In rollout step j a document of length L has a mask of (j + 1) L²
-    bytes, for which attention also needs 4 bytes each, and the keys and values of all steps so far.
-
-    Args:
-        lengths: tokens of each document of the micro-step.
-    """
-    weights = sum(parameter.numel() for parameter in draft.parameters())
-    hidden, inner = draft.config.hidden_size, draft.config.intermediate_size
-    tokens, steps = sum(lengths), 1 + rollout_steps
-    kept = steps * tokens * (16 * hidden + 4 * inner) * 4
-    keys = sum(range(2, steps + 1))  # over all further steps, in multiples of a document's length
-    kept += keys * (5 * sum(length**2 for length in lengths) + tokens * 2 * hidden * 4)
-    return 16 * weights + kept
+    return as_line(parts)
 
 
 def free_memory(device: torch.device) -> float:
-    """Free memory of a device in bytes; infinite where the system does not report it."""
+    """Free memory of a device in bytes, on a CPU this process's share; infinite where the system
+    does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return math.inf
-    lines = dict(line.split(":") for line in meminfo.read_text().splitlines())
-    return 1024 * int(lines["MemAvailable"].split()[0])
+    meminfo = _kilobytes(Path("/proc/meminfo"))
+    return 1024 * meminfo.get("MemAvailable", math.inf) / local_rank_and_world()[1]
 
 
 def peak_memory_mb(device: torch.device) -> float:
     """Most memory used so far, in MB (10^6 bytes): on the GPU, or by this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    # not of getrusage, which also has the peak of the process that started this one
+    status = _kilobytes(Path("/proc/self/status"))
+    other = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return status.get("VmHWM", other) * 1024 / 1e6
+
+
+def _used_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated()
+    return 1024 * _kilobytes(Path("/proc/self/status")).get("VmRSS", 0)
+
+
+def _kilobytes(file: Path) -> dict[str, int]:
+    """The sizes in one of Linux's files about memory; none on another system."""
+    if not file.is_file():
+        return {}
+    lines = (line.split() for line in file.read_text().splitlines())
+    return {line[0].rstrip(":"): int(line[1]) for line in lines if line[-1] == "kB"}
 
 
 def speed(

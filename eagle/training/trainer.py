@@ -33,7 +33,7 @@ from eagle.training.initialization import (
 )
 from eagle.training.loss import Sums, Teacher, eagle_loss
 from eagle.training.low_precision import LowPrecisionDraft
-from eagle.training.memory_and_flops import check_memory, peak_memory_mb, speed
+from eagle.training.memory_and_flops import check_memory, peak_memory_mb, sizes_of, speed
 from eagle.training.micro_steps import MicroSteps
 from eagle.training.run_state import RunState, write_state
 from eagle.training.schedule import Schedule
@@ -108,7 +108,10 @@ class Trainer:
         )
         ahead = self.device.type == "cuda"
         self.micro_steps = MicroSteps(config, train, self.updates, ahead)
-        check_memory(config, draft, self.updates, self.lengths, self.device)
+        self.sizes = sizes_of(
+            config, self.compute_dtype, draft, verifier, train, validation, self.updates
+        )
+        self.memory = check_memory(self.sizes, self.device)
 
         if config.initialization != "random" and self.state.update == 0:
             initialize_least_squares(draft, self._pairs_to_fit())
@@ -203,7 +206,8 @@ class Trainer:
             f"draft in {self.compute_dtype}"
             + (" and compiled" if self.config.compile else "")
             + (f", {share:.0%} of the schedule used" if share < 1 else "")
-            + (f", resumed at update {self.state.update}" if self.state.update else ""),
+            + (f", resumed at update {self.state.update}" if self.state.update else "")
+            + f"\ntrain: {self.memory}",
             file=sys.stderr,
             flush=True,
         )

@@ -1,49 +1,52 @@
 """Memory and operations of a step, compared with what torch counts."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from eagle.draft.rollout import rollout
 from eagle.draft.vocabulary import full_vocabulary
 from eagle.errors import InputError
+from eagle.tracking import NullTracker
 from eagle.training import memory_and_flops
+from eagle.training.build import build_trainer
 from eagle.training.loss import eagle_loss, teach
 from eagle.training.memory_and_flops import (
     check_memory,
-    memory_of_step,
     operations,
     operations_of_features,
 )
-from eagle.training.updates import plan_updates
 
 
-@pytest.mark.parametrize("steps", [0, 3])
-def test_the_memory_of_a_step_is_not_underestimated(draft, steps):
-    """Compared with what torch keeps for the backward pass."""
-    lengths, kept = [120, 60], {}
-    tokens = sum(lengths)
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    inputs = torch.randn(tokens, draft.config.hidden_size)
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        list(rollout(draft, inputs, inputs, torch.arange(tokens), lengths, "sdpa", steps))
-    weights = {parameter.untyped_storage().data_ptr() for parameter in draft.parameters()}
-    activations = sum(size for pointer, size in kept.items() if pointer not in weights)
-    estimate = memory_of_step(draft, lengths, steps) - memory_of_step(draft, [], steps)
-    assert activations < estimate < 3 * activations
-
-
-def test_a_micro_step_that_cannot_fit_is_refused_with_the_numbers(draft, make_config, monkeypatch):
-    config = make_config(features="cache", epochs=1, gradient_accumulation_steps=1)
-    updates, device = plan_updates(config, 2, 2), torch.device("cpu")
-    check_memory(config, draft, updates, [300, 700], device)
+@pytest.mark.parametrize("features", ["cache", "replay"])
+def test_what_cannot_fit_is_refused_with_the_numbers(
+    verifier, draft, tokens, make_config, tmp_path, monkeypatch, features
+):
+    monkeypatch.setenv("EAGLE_CACHE", str(tmp_path))
+    config = make_config(
+        features=features, micro_batch_size=6, gradient_accumulation_steps=1, replay_documents=7
+    )
+    trainer = build_trainer(
+        config, draft, verifier, "hash", tokens, tokens, tmp_path, NullTracker()
+    )
+    lengths = tokens.bounds.diff().tolist()
+    sizes = trainer.sizes
+    of_updates = [sum(lengths[d] for d in update.documents) for update in trainer.updates]
+    assert sum(sizes.lengths) == max(of_updates)
+    if features == "cache":
+        assert sizes.kept_tokens == 2 * sum(lengths)
+        assert sizes.taught_tokens == 2 * int(tokens.taught().sum())
+    else:
+        buffers = [sum(lengths[d] for d in update.buffer) for update in trainer.updates]
+        assert sizes.kept_tokens == max(buffers) + sum(lengths[:7])
+    assert sizes.verifier_weights == sum(weight.numel() for weight in verifier.parameters())
+    device = torch.device("cpu")
+    assert check_memory(sizes, device) == trainer.memory
     monkeypatch.setattr(memory_and_flops, "free_memory", lambda _device: 1e6)
-    with pytest.raises(InputError, match=r"of 1,000 tokens needs about .* GB and cpu has 0.0 GB"):
-        check_memory(config, draft, updates, [300, 700], device)
+    needs = replace(sizes, draft_weights=10**9)  # more than is in use by now
+    with pytest.raises(InputError, match=r"training on micro-steps of .* needs about 28,\d{3} MB"):
+        check_memory(needs, device)
 
 
 def mixed(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
