@@ -370,6 +370,10 @@ class Recipe(Section):
     compile: bool
     """Compile the draft's layer with torch.compile: for GPUs. On a CPU it needs a C++ compiler and
     takes longer than it saves."""
+    deterministic: bool
+    """On a GPU: take only algorithms that give the same numbers each time, so that a run that was
+    killed and started again ends in bit-identical weights. They are slower, attention's backward
+    pass above all. On a CPU it changes nothing: numbers are always the same there."""
     initialization: Literal["random", "least_squares", "last_layer", "auto"]
     """random: normal weights (official code). least_squares: `fc` is fitted to the features in
     closed form, and the output projections of attention and MLP are zero. last_layer: as
@@ -568,8 +572,9 @@ _TutorialRecipe = with_defaults(
     noise_low=-0.1, noise_high=0.1, noise_form="fixed", mask_alignment="official",
     eagle_config_path=None, verifier_model_dtype="bfloat16",
     verifier_model_lm_head_dtype="bfloat16", eagle_dtype="bfloat16", mixed_precision="bf16",
-    attn="auto", compile=False, initialization="random", rollout_steps=0, softmax_vocabulary=None,
-    features="replay", replay_passes=1, replay_documents=256, validation_updates=None, seed=0,
+    attn="auto", compile=False, deterministic=False, initialization="random", rollout_steps=0,
+    softmax_vocabulary=None, features="replay", replay_passes=1, replay_documents=256,
+    validation_updates=None, seed=0,
 )  # fmt: skip
 
 

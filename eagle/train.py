@@ -26,6 +26,7 @@ from eagle.errors import InputError, one_clear_message
 from eagle.files import sha256_of_folder
 from eagle.tracking import tracker_of
 from eagle.training.build import build_trainer, new_draft
+from eagle.training.determinism import deterministic
 from eagle.training.distributed import gather, process_group, rank_and_world
 from eagle.training.documents import check_vocabulary, load_documents
 from eagle.training.run_folder import RunFolder, code_hash
@@ -43,7 +44,7 @@ def train(config: TrainConfig) -> Path | None:
     Raises:
         InputError: something in the config cannot be used.
     """
-    with process_group() as device:
+    with deterministic(config.deterministic), process_group() as device:
         try:
             return _train(config, device)
         except torch.cuda.OutOfMemoryError as error:

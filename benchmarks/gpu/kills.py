@@ -14,6 +14,7 @@ from benchmarks.train_throughput import make_config
 from eagle.files import sha256_of_file
 from eagle.tracking import NullTracker
 from eagle.training.build import build_trainer, new_draft
+from eagle.training.determinism import deterministic
 from eagle.training.run_state import find_states
 
 KILLS = 3
@@ -65,16 +66,17 @@ def updates_in(folder: Path) -> int:
 
 
 def train(scale: Scale, folder: Path) -> None:
-    """Begin, or go on from the folder's newest state."""
-    verifier = random_verifier(scale.small, scale.device)
-    batches = 8
-    tokens = random_documents(batches * scale.batch, scale.small["vocab_size"], scale.longest)
-    config = make_config(
-        epochs=-(-scale.killed // batches), micro_batch_size=scale.batch, features="replay",
-        replay_passes=2, replay_documents=len(tokens), num_training_steps=scale.killed,
-        save=max(1, scale.killed // 20),
-    )  # fmt: skip
-    build_trainer(
-        *new_draft(config, verifier), verifier, "", tokens, tokens.part(0, 1), folder,
-        NullTracker(),
-    ).run()  # fmt: skip
+    """Begin, or go on from the folder's newest state, with deterministic algorithms."""
+    with deterministic(True):
+        verifier = random_verifier(scale.small, scale.device)
+        batches = 8
+        tokens = random_documents(batches * scale.batch, scale.small["vocab_size"], scale.longest)
+        config = make_config(
+            epochs=-(-scale.killed // batches), micro_batch_size=scale.batch, features="replay",
+            replay_passes=2, replay_documents=len(tokens), num_training_steps=scale.killed,
+            save=max(1, scale.killed // 20),
+        )  # fmt: skip
+        build_trainer(
+            *new_draft(config, verifier), verifier, "", tokens, tokens.part(0, 1), folder,
+            NullTracker(),
+        ).run()  # fmt: skip

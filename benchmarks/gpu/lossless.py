@@ -29,8 +29,6 @@ def measure_lossless(scale: Scale, report: Report) -> None:
     A first difference must be a tie of two logits in float64. A decoder that had no drafted token
     accepted proves nothing: its tau must be above 1.
     """
-    torch.set_float32_matmul_precision("highest")  # no TF32 in products
-    torch.backends.cudnn.allow_tf32 = False
     verifier, draft = half_right_pair(scale.small, scale.device, torch.float32)
     generator = torch.Generator().manual_seed(0)
     size = (PROMPTS, min(PROMPT, scale.prompt))

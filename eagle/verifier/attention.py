@@ -131,6 +131,7 @@ def _package_varlen(
     return flash_attn_varlen_func(
         query, key, value, bounds, bounds, longest, longest, softmax_scale=scale, causal=True,
         window_size=(-1 if window is None else window - 1, 0),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
     )  # fmt: skip
 
 

@@ -63,7 +63,9 @@ class Verifier(nn.Module):
         """Whether `side_by_side` reads documents packed into one sequence, without padding."""
         self.read = TokensRead(0, 0)
         """By `side_by_side`, so far."""
-        switch_off_cudnn_attention()  # training, evaluation and decoding all pass here
+        # training, evaluation and decoding all pass here
+        switch_off_cudnn_attention()
+        torch.set_float32_matmul_precision("highest")  # no TF32: float32 is compared bit for bit
 
     @classmethod
     def load(

@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from eagle.errors import InputError
 from eagle.tracking import NullTracker
 from eagle.training.build import build_trainer, new_draft
+from eagle.training.determinism import deterministic
 from eagle.training.trainer import Trainer
 from tests.conftest import on_both_devices
 
@@ -113,3 +114,12 @@ def test_an_update_reads_nothing_from_the_device(train, form, monkeypatch):
     )  # fmt: skip
     assert reads.seen > 100
     assert reads.found == []
+
+
+def test_deterministic_algorithms_change_nothing_on_a_cpu(train):
+    usual = train()
+    with deterministic(True):
+        other = train()
+    assert len(usual.state.history) == len(usual.updates)
+    weights = zip(usual.draft.parameters(), other.draft.parameters(), strict=True)
+    assert all(torch.equal(one, another) for one, another in weights)

@@ -22,6 +22,14 @@ def test_the_head_makes_the_models_logits_of_the_features(family, tmp_path):
     assert len(verifier.layers) == verifier.config.num_hidden_layers
 
 
+def test_float32_is_float32_wherever_a_verifier_is(tiny_verifier):
+    """TF32 has ten bits where float32 has 23; it is switched off for the whole process."""
+    torch.set_float32_matmul_precision("high")
+    Verifier.load(tiny_verifier, torch.float32, torch.device("cpu"))
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
 def test_a_folder_without_a_tokenizer_is_named(tmp_path):
     with pytest.raises(InputError, match=f"{tmp_path}: has neither tokenizer.json nor"):
         load_tokenizer(tmp_path)
