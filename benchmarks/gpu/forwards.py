@@ -6,7 +6,7 @@ from benchmarks.gpu.part import Report
 from benchmarks.gpu.scale import Scale
 from benchmarks.train_throughput import make_config
 from eagle.training.build import with_attention
-from eagle.training.features import compute_features, group_by_length
+from eagle.training.features import group_by_length
 from eagle.training.memory_and_flops import operations_of_features
 
 
@@ -14,24 +14,26 @@ def measure_forwards(scale: Scale, report: Report) -> None:
     """The features of one replay buffer, without the teacher; padding counts as work."""
     verifier = random_verifier(scale.verifier, scale.device)
     tokens = random_documents(scale.buffer, scale.verifier["vocab_size"], scale.longest)
-    read = []
-    verifier.decoder.register_forward_pre_hook(
-        lambda _module, _args, named: read.append(named["input_ids"].numel()), with_kwargs=True
-    )
-    with_attention(make_config(), random_draft(verifier), verifier)  # packed, where it can be
-    groups = group_by_length(tokens, list(range(len(tokens))), verifier)
+    attn = with_attention(make_config(), random_draft(verifier), verifier).attn
+    groups = [
+        [tokens.token_ids[tokens.span(document)] for document in group]
+        for group in group_by_length(tokens, list(range(len(tokens))), verifier)
+    ]
 
     def forwards() -> None:
-        read.clear()
         for group in groups:
-            compute_features(tokens, verifier, group)
+            verifier.side_by_side(group)
 
     forwards()
+    before = verifier.read
     seconds = seconds_of(forwards, scale.device)
-    computed, real = sum(read), len(tokens.token_ids)
+    real, padding = (after - first for after, first in zip(verifier.read, before, strict=True))
+    done = operations_of_features(verifier, 0, real + padding, 0)
     report(
+        attn=attn,
+        packed=verifier.packs,
         tokens_per_second=real / seconds,
-        padding_share=1 - real / computed,
-        forwards=len(read),
-        tflops=operations_of_features(verifier, 0, computed, 0) / seconds / 1e12,
+        padding_share=padding / (real + padding),
+        forwards=len(groups),
+        tflops=done / seconds / 1e12,
     )

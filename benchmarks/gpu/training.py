@@ -45,6 +45,7 @@ def measure_training(scale: Scale, report: Report) -> None:
         documents = second if features == "cache" else tokens
         began, first = time.perf_counter(), mark(device)
         with trainer_of(scale, verifier, documents, features, passes) as trainer:
+            report(attn=trainer.config.attn)
             trainer.run()
             report(**{way: steady(trainer, began, first)})
         if way == "replay 4":
@@ -74,8 +75,8 @@ def trainer_of(
         )  # fmt: skip
         draft = random_draft(verifier)
         yield build_trainer(
-            with_attention(config, draft, verifier), draft, verifier, "", tokens, tokens.part(0, 1),
-            Path(folder), NullTracker(), form,
+            with_attention(config, draft, verifier), draft, verifier, "", tokens,
+            tokens.part(0, 1), Path(folder), NullTracker(), form,
         )  # fmt: skip
 
 

@@ -33,6 +33,7 @@ def measure_waits(scale: Scale, report: Report) -> None:
             scale, lambda: [trainer._update(update) for update in range(WARM, WARM + COUNTED)]
         )
     report(update={"waits": sum(found.values()) / COUNTED, "lines": found})
+    verifier = random_verifier(scale.small, scale.device)  # training may have packed the other
     verifier.stop_token_ids = []
     draft = random_draft(verifier).cast(torch.bfloat16)
     prompt = torch.arange(3, 3 + scale.prompt).tolist()
