@@ -104,7 +104,8 @@ class ReplayedFeatures:
         if share:
             check_finite(share, features.split(lengths))  # here the host waits, once
             taught = torch.cat([self.taught[self.tokens.span(document)] for document in share])
-            teacher = teach(features[taught.to(features.device)], self.vocabulary)
+            rows = taught.nonzero()[:, 0].to(features.device, non_blocking=True)
+            teacher = teach(features[rows], self.vocabulary)
             means.copy_(teacher.mean)
             likeliest.copy_(teacher.likeliest)
         return features, means, likeliest

@@ -11,6 +11,7 @@ so all that the loss needs of p is its mean head row, H numbers per position. Th
 with the features; every later pass then multiplies by the head twice, not three times.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,13 +20,25 @@ from torch import Tensor
 from torch.nn import functional
 
 from eagle.draft.vocabulary import Vocabulary
-from eagle.training.memory import BLOCK, ROWS
+from eagle.training.memory import CPU_BLOCKS, Blocks, gpu_blocks
 
 # The number of rows is filled up to a multiple of this: a CPU compiles its product kernels for each
 # shape.
 ROUND = 64
 # Rows whose logits over the whole vocabulary exist at a time in `likeliest_tokens`.
 SEARCHED_ROWS = 256
+
+
+@functools.cache
+def block_sizes(device: torch.device) -> Blocks:
+    """The loss's blocks on a device.
+
+    A GPU's depend on ALL of its memory, not on what is free: sums in other blocks round otherwise,
+    and a run that goes on, or is started again, on the same machine must not.
+    """
+    if device.type != "cuda":
+        return CPU_BLOCKS
+    return gpu_blocks(torch.cuda.get_device_properties(device).total_memory)
 
 
 class Teacher(NamedTuple):
@@ -55,8 +68,9 @@ def teach(target: Tensor, vocabulary: Vocabulary) -> Teacher:
     head = vocabulary.head
     mean = target.new_empty(target.shape, dtype=head.dtype)
     likeliest = torch.empty(len(target), dtype=torch.int64, device=target.device)
-    for start in range(0, len(target), ROWS):
-        rows = slice(start, start + ROWS)
+    at_once = block_sizes(head.device).rows
+    for start in range(0, len(target), at_once):
+        rows = slice(start, start + at_once)
         softmax = _Softmax(_filled(target[rows]), head)
         largest = softmax.largest
         place = torch.zeros_like(largest, dtype=torch.int64)
@@ -120,8 +134,9 @@ class _SoftCrossEntropy(torch.autograd.Function):
         loss = -(mean.to(wide) * predicted.to(wide)).sum()
         agreements = torch.zeros((), dtype=torch.int64, device=head.device)
         gradient = torch.empty_like(predicted) if ctx.needs_input_grad[0] else None
-        for start in range(0, len(predicted), ROWS):
-            rows = slice(start, start + ROWS)
+        at_once = block_sizes(head.device).rows
+        for start in range(0, len(predicted), at_once):
+            rows = slice(start, start + at_once)
             count = len(predicted[rows])
             softmax = _Softmax(_filled(predicted[rows]), head)
             place, taught = _filled(likeliest[rows, None]), softmax.largest
@@ -154,6 +169,7 @@ class _Softmax:
         """Args: states: [R, H]."""
         self.wide = torch.promote_types(head.dtype, torch.float32)
         self.states, self.head = states.to(head.dtype), head
+        self.columns = block_sizes(head.device).columns
         self.largest = head.new_full((len(states), 1), float("-inf"), dtype=self.wide)
         self.total = head.new_zeros((len(states), 1), dtype=self.wide)
         """Sum of exp(logit - largest)."""
@@ -161,9 +177,9 @@ class _Softmax:
         """Sum of exp(logit - largest) * head row [R, H]."""
 
     def blocks(self) -> Iterator[tuple[int, Tensor]]:
-        """The number of each block's first head row, and the logits [R, BLOCK], for `add`."""
-        for first in range(0, len(self.head), BLOCK):
-            yield first, (self.states @ self.head[first : first + BLOCK].T).to(self.wide)
+        """The number of each block's first head row, and the logits [R, columns], for `add`."""
+        for first in range(0, len(self.head), self.columns):
+            yield first, (self.states @ self.head[first : first + self.columns].T).to(self.wide)
 
     def add(self, first: int, logits: Tensor) -> None:
         """Add a block to the sums; its logits are overwritten."""
@@ -172,7 +188,7 @@ class _Softmax:
         weights = logits.sub_(largest).exp_()
         self.largest = largest
         self.total.mul_(scale).add_(weights.sum(-1, keepdim=True))
-        block = self.head[first : first + BLOCK]
+        block = self.head[first : first + self.columns]
         self.weighted.mul_(scale).add_(weights.to(self.head.dtype) @ block)
 
     def mean(self) -> Tensor:

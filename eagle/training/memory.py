@@ -6,14 +6,35 @@ Shapes: T tokens of a micro-step, M counted positions among them, H hidden.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # Tokens in one forward pass of the verifier, padding included. A GPU needs large products. On a
 # CPU 1024 are enough, and the intermediate results then fit its cache (a third faster than 4096).
 FORWARD_TOKENS = {"cpu": 1024, "cuda": 16_384}
-# Rows and columns of the loss's logits that exist at a time: `loss_blocks` has what they take. The
-# products stay large, and BLOCK rows of the head serve all positions while they are in a CPU's
-# cache.
-ROWS, BLOCK = 1024, 8192
+
+
+class Blocks(NamedTuple):
+    """Rows and columns of the loss's logits that exist at a time, for any vocabulary; `loss_blocks`
+    has the memory that they take."""
+
+    rows: int
+    columns: int
+
+
+# 67 MB with a bfloat16 head. The products stay large, and the head's rows of one block serve all
+# positions while they are in a CPU's cache.
+CPU_BLOCKS = Blocks(1024, 8192)
+# A GPU needs few and large kernels: as many rows as a batch of usual length counts.
+GPU_ROWS = 8192
+# The share of a GPU's memory that a block with a head of 16 bits takes at most, 8 bytes a logit.
+GPU_SHARE = 1 / 64
+
+
+def gpu_blocks(memory: int) -> Blocks:
+    """The blocks of a GPU with so many bytes: columns are a power of two."""
+    columns = int(memory * GPU_SHARE / (GPU_ROWS * 8))
+    return Blocks(GPU_ROWS, 2 ** (columns.bit_length() - 1))
+
 
 # On a CPU the process counts, not the tensors alone. Measured on x86-64 with torch 2.13: Python,
 # the libraries and the tokenizer, when the first update begins. With it the estimate is, of the
@@ -44,6 +65,8 @@ class Sizes:
     head_bytes: int
     """Precision of the products with the head."""
     softmax_vocabulary: int
+    blocks: Blocks
+    """Of the loss on this device."""
     hidden: int
     """Of verifier and draft."""
     draft_weights: int
@@ -132,8 +155,8 @@ def kept_for_backward(sizes: Sizes) -> int:
 def loss_blocks(sizes: Sizes) -> int:
     """Logits in float32 and, beside a 16-bit head, their products and weights in its precision;
     three sums [R, H] in float32."""
-    rows = min(ROWS, sum(sizes.lengths))
-    columns = min(BLOCK, sizes.vocabulary)  # validation has the whole vocabulary
+    rows = min(sizes.blocks.rows, sum(sizes.lengths))
+    columns = min(sizes.blocks.columns, sizes.vocabulary)  # validation has the whole vocabulary
     of_logit = 4 if sizes.head_bytes == 4 else 4 + 2 * sizes.head_bytes
     return rows * (columns * of_logit + 3 * 4 * sizes.hidden)
 

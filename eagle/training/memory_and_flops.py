@@ -16,7 +16,7 @@ from eagle.errors import InputError
 from eagle.tokens.token_set import TokenSet, balance_by_tokens
 from eagle.training.batch import Split
 from eagle.training.distributed import local_rank_and_world, rank_and_world
-from eagle.training.loss import ROUND
+from eagle.training.loss import ROUND, block_sizes
 from eagle.training.memory import Sizes, activations, as_line, memory_by_part
 from eagle.training.updates import Update
 from eagle.verifier.verifier import Verifier
@@ -58,6 +58,7 @@ def sizes_of(
         vocabulary=len(head),
         head_bytes=head.dtype.itemsize,
         softmax_vocabulary=len(train.features.vocabulary.head),
+        blocks=block_sizes(head.device),
         hidden=shape.hidden_size,
         draft_weights=sum(parameter.numel() for parameter in draft.parameters()),
         draft_inner=shape.intermediate_size,

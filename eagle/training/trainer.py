@@ -31,7 +31,7 @@ from eagle.training.initialization import (
     initialize_from_last_layer,
     initialize_least_squares,
 )
-from eagle.training.loss import Sums, Teacher, eagle_loss
+from eagle.training.loss import Sums, Teacher, block_sizes, eagle_loss
 from eagle.training.low_precision import LowPrecisionDraft
 from eagle.training.memory_and_flops import check_memory, peak_memory_mb, sizes_of, speed
 from eagle.training.micro_steps import MicroSteps
@@ -199,10 +199,12 @@ class Trainer:
 
     def _print_plan(self) -> None:
         share = self.end / self.schedule.total
+        rows, columns = block_sizes(self.device)
         print(
             f"train: {len(self.train.tokens)} documents, "
             f"{self.global_batch} in an update, {self.end} updates, "
             f"attention {self.config.attn} ({BACKENDS[self.config.attn]}), "
+            f"loss in blocks of {rows:,} x {columns:,} logits, "
             f"draft in {self.compute_dtype}"
             + (" and compiled" if self.config.compile else "")
             + (f", {share:.0%} of the schedule used" if share < 1 else "")

@@ -6,7 +6,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from eagle.draft.vocabulary import full_vocabulary, part_of_vocabulary
 from eagle.training import loss
-from eagle.training.loss import eagle_loss, likeliest_tokens, reference_loss, teach
+from eagle.training.loss import (
+    block_sizes,
+    eagle_loss,
+    likeliest_tokens,
+    reference_loss,
+    teach,
+)
+from eagle.training.memory import Blocks, gpu_blocks
 
 
 def case(rows: int, hidden: int, vocabulary: int, dtype=torch.float32):
@@ -23,10 +30,9 @@ def closed_form(predicted, target, head):
 
 
 @pytest.mark.parametrize("rows", [0, 1, 130, 300])
-@pytest.mark.parametrize("rows_at_once, block", [(loss.ROWS, loss.BLOCK), (100, 70)])
-def test_values_and_gradients_are_the_references(rows, rows_at_once, block, monkeypatch):
-    monkeypatch.setattr(loss, "ROWS", rows_at_once)
-    monkeypatch.setattr(loss, "BLOCK", block)
+@pytest.mark.parametrize("blocks", [loss.CPU_BLOCKS, Blocks(100, 70)])
+def test_values_and_gradients_are_the_references(rows, blocks, monkeypatch):
+    monkeypatch.setattr(loss, "block_sizes", lambda _: blocks)
     predicted, target, head = case(rows, 16, 200)
     gradients = []
     for function in (closed_form, reference_loss):
@@ -62,8 +68,7 @@ def test_a_vocabulary_of_151936_is_one_as_any_other():
 
 
 def test_the_gradient_is_the_functions_own(monkeypatch):
-    monkeypatch.setattr(loss, "ROWS", 2)
-    monkeypatch.setattr(loss, "BLOCK", 3)
+    monkeypatch.setattr(loss, "block_sizes", lambda _: Blocks(2, 3))
     predicted, target, head = case(5, 4, 7, torch.float64)
     assert torch.autograd.gradcheck(
         lambda x: closed_form(x, target, head).classification, (predicted,)
@@ -116,15 +121,15 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("rows, vocabulary", [(100, 4000), (1000, 4000), (1000, 900)])
 def test_memory_is_a_blocks_however_many_rows_and_tokens(rows, vocabulary, monkeypatch):
     """Nothing of shape [M, V] exists: the largest tensor is one block's logits in float32."""
-    monkeypatch.setattr(loss, "ROWS", 128)
-    monkeypatch.setattr(loss, "BLOCK", 1000)
+    blocks = Blocks(128, 1000)
+    monkeypatch.setattr(loss, "block_sizes", lambda _: blocks)
     predicted, target, head = case(rows, 8, vocabulary)
     full = full_vocabulary(head.bfloat16())
     with LargestTensor() as ours:
         sums = eagle_loss(predicted, target, teach(target, full), full)
         sums.classification.backward()
     filled = rows + -rows % loss.ROUND
-    assert ours.bytes == min(filled, loss.ROWS) * min(vocabulary, loss.BLOCK) * 4
+    assert ours.bytes == min(filled, blocks.rows) * min(vocabulary, blocks.columns) * 4
     with LargestTensor() as plain:
         reference_loss(predicted, target, head).classification.backward()
     assert plain.bytes == rows * vocabulary * 4
@@ -138,3 +143,10 @@ def test_the_likeliest_tokens_are_the_largest_logits():
     assert torch.equal(five.sort(-1).values, expected.sort(-1).values)
     tied = torch.ones(30, 8)  # equal logits, as often in bfloat16: argmax chooses, as in `teach`
     assert torch.equal(likeliest_tokens(predicted, tied, 5)[0], (predicted @ tied.T).argmax(-1))
+
+
+def test_the_blocks_are_the_devices():
+    assert block_sizes(torch.device("cpu")) == (1024, 8192)
+    # of an H200, an H100 and a card of 24 GB: 2.1, 1.1 and 0.3 GB
+    sizes = [gpu_blocks(memory) for memory in (150_000_000_000, 85_000_000_000, 25_000_000_000)]
+    assert sizes == [(8192, 32_768), (8192, 16_384), (8192, 4096)]

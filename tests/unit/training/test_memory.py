@@ -13,7 +13,13 @@ from eagle.draft.vocabulary import full_vocabulary
 from eagle.training.initialization import initialize_random
 from eagle.training.loss import eagle_loss, teach
 from eagle.training.low_precision import LowPrecisionDraft
-from eagle.training.memory import Sizes, as_line, kept_for_backward, memory_by_part
+from eagle.training.memory import (
+    Sizes,
+    as_line,
+    gpu_blocks,
+    kept_for_backward,
+    memory_by_part,
+)
 from eagle.verifier.verifier import Verifier
 from tests.conftest import ROOT
 from tests.tiny import make_verifier
@@ -21,7 +27,8 @@ from tests.tiny import make_verifier
 # Llama-2-7B on a GPU: 8 documents of 1,024 tokens an update, replay buffers of 256.
 SEVEN_BILLION = Sizes(
     device="cuda", verifier_weights=6_738_000_000, verifier_bytes=2, verifier_inner=11_008,
-    vocabulary=32_000, head_bytes=2, softmax_vocabulary=32_000, hidden=4096,
+    vocabulary=32_000, head_bytes=2, softmax_vocabulary=32_000,
+    blocks=gpu_blocks(85_000_000_000), hidden=4096,
     draft_weights=236_000_000, draft_inner=11_008, draft_keys=4096, compute_bytes=2,
     rollout_steps=0, lengths=[1024] * 8, different_steps=100, kept_tokens=200_000,
     taught_tokens=150_000, cached=False, verifier_runs=True,
@@ -65,13 +72,13 @@ def test_autograd_keeps_what_is_estimated(tmp_path, dtype, steps):
 
 def test_the_parts_of_a_7b_verifier_on_a_gpu():
     """By hand: 6.7 billion numbers of 2 bytes; 236 million of 18; features and means of 4,096
-    numbers of 2 bytes; logits of 1,024 x 8,192 in 8 bytes."""
+    numbers of 2 bytes; logits of 8,192 x 16,384 in 8 bytes."""
     parts = memory_by_part(SEVEN_BILLION)
     assert parts["verifier"] == 13_476_000_000
     assert parts["features"] == 350_000 * 8192
     assert parts["draft and optimizer"] == 236_000_000 * 18
-    assert parts["loss blocks"] == 1024 * (8192 * 8 + 3 * 4 * 4096)
-    assert 22e9 < sum(parts.values()) < 24e9
+    assert parts["loss blocks"] == 8192 * (16_384 * 8 + 3 * 4 * 4096)
+    assert 23e9 < sum(parts.values()) < 25e9
     line = as_line(parts)
     assert line.startswith("about 2")
     assert "verifier 13,476, features 2,867" in line
