@@ -21,9 +21,9 @@ import torch
 from eagle.decoding.speculative import Generation, speculate, vanilla
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.evaluation.forecast import forecast_on
+from eagle.evaluation.intervals import interval_over_prompts
 from eagle.evaluation.metrics import (
     acceptance_length,
-    bootstrap_interval,
     draft_share,
     speedup,
     tokens_per_second,
@@ -97,7 +97,13 @@ def main() -> None:
             "seconds": round(sum(generation.seconds for generation in decoded), 1),
             "tokens_per_second": tokens_per_second(decoded),
             "over_vanilla": speedup(decoded, reference),
-            "over_vanilla_95": bootstrap_interval(speedup, decoded, reference, seed=0),
+            "over_vanilla_95": interval_over_prompts(
+                speedup,
+                decoded,
+                reference,
+                trials=sum(len(generation.token_ids) for generation in decoded),
+                seed=0,
+            ),
             "tau": acceptance_length(decoded) if decoded[0].accepted else 1.0,
             "draft_share": draft_share(decoded) if decoded[0].accepted else 0.0,
         }

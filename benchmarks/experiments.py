@@ -25,7 +25,8 @@ from eagle.config import TrainConfig, load_params
 from eagle.decoding.speculative import chain
 from eagle.draft.checkpoint import load_draft
 from eagle.draft.draft import Draft
-from eagle.evaluation.metrics import acceptance_length, bootstrap_interval
+from eagle.evaluation.intervals import interval_over_prompts
+from eagle.evaluation.metrics import acceptance_length
 from eagle.files import sha256_of_folder
 from eagle.questions import select_questions
 from eagle.template.template import load_template
@@ -192,7 +193,12 @@ class Bench:
             "measured_tau": round(acceptance_length(generations), 3),
             "tau_95": [
                 round(bound, 3)
-                for bound in bootstrap_interval(acceptance_length, generations, seed=0)
+                for bound in interval_over_prompts(
+                    acceptance_length,
+                    generations,
+                    trials=sum(len(generation.accepted) for generation in generations),
+                    seed=0,
+                )
             ],
         }
 

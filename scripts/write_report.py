@@ -1,4 +1,4 @@
-"""Stage write_report: the report on the whole run, as Markdown and as HTML."""
+"""Stage write_report: the report on the whole run, and the cards of the exported drafts."""
 
 import time
 from pathlib import Path
@@ -9,6 +9,7 @@ from eagle.command_line import run_stage
 from eagle.config import load_params
 from eagle.files import read_json, whole_folder, write_text
 from eagle.rendering import render
+from eagle.report.card import LIBRARIES, Measured, Trained, card
 from eagle.report.charts import charts
 from eagle.report.paper import compare_with_paper
 from eagle.report.story import report_text
@@ -18,6 +19,8 @@ RESULTS = Path("results")
 TOKENS = Path("resources/tokens/manifest.json")
 STATISTICS = Path("resources/tokens/statistics.json")
 PLOTS = RESULTS / "plots"
+VERIFIER = Path("resources/verifier/manifest.json")
+EXPORT = Path("models/export")
 MARKDOWN, HTML = RESULTS / "report.md", RESULTS / "report.html"
 
 
@@ -29,11 +32,11 @@ def main() -> None:
     details = read_json(RESULTS / "evaluate/details.json")
     train_source = read_json(RESULTS / "train/provenance.json")
     per_prompt = pd.read_csv(RESULTS / "evaluate/per_prompt.csv")
+    validations = pd.read_csv(RESULTS / "train/validations.csv")
     pictures = charts(
         pd.read_csv(RESULTS / "train/history.csv"),
-        pd.read_csv(RESULTS / "train/validations.csv"),
-        measured,
-        per_prompt,
+        validations,
+        details,
         read_json(STATISTICS),
     )
     evaluate_source = read_json(RESULTS / "evaluate/provenance.json")
@@ -55,7 +58,18 @@ def main() -> None:
             write_text(folder / f"{name}.svg", picture)
     write_text(MARKDOWN, render("report.md.jinja", **values))
     write_text(HTML, render("report.html.jinja", **values))
-    say_written("write_report", started, MARKDOWN, HTML)
+    checkpoint = params["export"]["checkpoint"]
+    row = validations["validation_loss"].idxmin() if checkpoint == "best" else -1
+    of_training = Trained(train_source, validations.iloc[row].to_dict())
+    of_evaluation = Measured(evaluate_source, measured, details)
+    for layout in LIBRARIES:
+        text = card(
+            layout, read_json(VERIFIER), params["verifier"]["license"], of_training, of_evaluation
+        )
+        (EXPORT / layout).mkdir(parents=True, exist_ok=True)
+        write_text(EXPORT / layout / "README.md", text)
+    cards = (EXPORT / layout / "README.md" for layout in LIBRARIES)
+    say_written("write_report", started, MARKDOWN, HTML, *cards)
 
 
 if __name__ == "__main__":

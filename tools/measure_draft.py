@@ -7,6 +7,7 @@ The draft is in the official layout (SafeAILab/EAGLE) and belongs to the verifie
 The other inputs of `evaluate` come from `dvc repro tokenize_dataset`; nothing is trained. The draft
 is written to models/imported/NAME and the results to results/imported/NAME, where NAME is that of
 the folder or OWNER--NAME; a table compares them with those of one's own draft, if there are any.
+Paired differences follow, prompt by prompt (tools/compare_drafts.py compares any results).
 The section `evaluate` of params.yaml tells how to measure. Serving engines draft from all tokens
 (evaluate.draft_vocabulary: null).
 """
@@ -24,6 +25,7 @@ from eagle.export.layouts import export
 from eagle.export.published import fetch_draft, read_published
 from eagle.files import read_json, sha256_of_folder, whole_folder, write_json
 from scripts.evaluate import RESULTS, VERIFIER, measure
+from tools.compare_drafts import read_evaluated, show
 
 DRAFTS = Path("models/imported")
 MEASURED = Path("results/imported")
@@ -69,6 +71,8 @@ def main() -> None:
     for name, value in measured.items():
         table.add_row(name, str(value), str(own.get(name, "")))
     Console().print(table)
+    if own:
+        show([read_evaluated(str(folder)) for folder in (RESULTS, MEASURED / draft.name)])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Prepare an exported draft for the hub, with the evaluation's results in its card.
+"""Prepare an exported draft for the hub, with the results as metadata in its card.
 
     python -m tools.push_to_hub OWNER/NAME --layout vllm              # prepare only
     HF_TOKEN=… python -m tools.push_to_hub OWNER/NAME --layout vllm --upload
@@ -14,7 +14,7 @@ from eagle.draft.checkpoint import draft_hash
 from eagle.errors import InputError, one_clear_message
 from eagle.files import read_json, whole_folder, write_text
 from eagle.hub import publish
-from eagle.report.card import card_with_results
+from eagle.report.card import Measured, card_for_hub
 
 EXPORT = Path("models/export")
 EVALUATED = Path("results/evaluate")
@@ -22,7 +22,7 @@ PREPARED = Path("models/publish")
 
 
 def prepare(repository: str, layout: str) -> Path:
-    """Copy a layout's folder to models/publish and add the results to its card.
+    """Copy a layout's folder to models/publish and add the results to its card's metadata.
 
     Raises:
         InputError: nothing is exported or evaluated, or the results belong to another draft.
@@ -39,16 +39,14 @@ def prepare(repository: str, layout: str) -> Path:
             f"{EVALUATED}: the results are not those of the draft in {EXPORT}; run `dvc repro`"
         )
     target = PREPARED / layout
+    measured = Measured(
+        evaluated, read_json(EVALUATED / "metrics.json"), read_json(EVALUATED / "details.json")
+    )
     with whole_folder(target) as folder:
-        shutil.copytree(EXPORT / layout, folder, dirs_exist_ok=True)
-        card = card_with_results(
-            (folder / "README.md").read_text(encoding="utf-8"),
-            repository,
-            evaluated,
-            read_json(EVALUATED / "metrics.json"),
-            read_json(EVALUATED / "details.json"),
-        )
-        write_text(folder / "README.md", card)
+        for path in (EXPORT / layout).glob("[!.]*"):
+            shutil.copyfile(path, folder / path.name)
+        text = (folder / "README.md").read_text(encoding="utf-8")
+        write_text(folder / "README.md", card_for_hub(text, repository, measured))
     return target
 
 

@@ -16,9 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from math import sqrt
 from pathlib import Path
-from statistics import NormalDist
 
 import torch
 from rich.console import Console
@@ -30,6 +28,7 @@ from eagle.decoding.speculative import Generation, chain
 from eagle.draft.checkpoint import load_draft
 from eagle.draft.draft import check_fit
 from eagle.errors import InputError, one_clear_message
+from eagle.evaluation.intervals import wilson_interval
 from eagle.evaluation.lossless import compare_texts
 from eagle.files import sha256_of_folder, write_json
 from eagle.provenance import provenance
@@ -199,19 +198,6 @@ def acceptance_rows(dtype: str, ours: list[dict], engine: list[dict]) -> list[di
             }
         )
     return rows
-
-
-def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
-    """95% score interval of a share (Wilson 1927).
-
-    Unlike the bootstrap it has a width when nothing was accepted, as is common far down the chain.
-    """
-    z = NormalDist().inv_cdf(0.975)
-    share = successes / trials
-    center = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    spread = sqrt(share * (1 - share) / trials + z * z / (4 * trials**2)) * z
-    spread /= 1 + z * z / trials
-    return max(0.0, center - spread), min(1.0, center + spread)
 
 
 def answer_of(generation: Generation) -> dict:

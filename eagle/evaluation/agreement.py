@@ -4,6 +4,7 @@ import torch
 
 from eagle.draft.draft import attend_within_documents
 from eagle.errors import InputError
+from eagle.evaluation.intervals import Rate
 from eagle.evaluation.models import Models
 from eagle.evaluation.work import of_agreement
 from eagle.tokens.token_set import TokenSet
@@ -12,8 +13,8 @@ from eagle.training.features import compute_features
 
 
 @torch.inference_mode()
-def top1_agreement(held_out: TokenSet, models: Models, progress: Progress) -> float:
-    """The share of decoding-aligned positions t where head(draft) and head(f_{t+1}) have the same
+def top1_agreement(held_out: TokenSet, models: Models, progress: Progress) -> Rate:
+    """At how many of the decoding-aligned positions t head(draft) and head(f_{t+1}) have the same
     most likely token.
 
     Raises:
@@ -50,4 +51,4 @@ def top1_agreement(held_out: TokenSet, models: Models, progress: Progress) -> fl
             f"none of {len(held_out)} held-out conversations has a position that counts, so there "
             "is no agreement to measure; raise sharegpt.validation_fraction"
         )
-    return agreements / positions
+    return Rate(agreements, positions)

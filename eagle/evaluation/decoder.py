@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from eagle.config import Evaluate
 from eagle.decoding.tree import DynamicTree, Tree
+from eagle.errors import InputError
 from eagle.evaluation.forecast import Forecast, forecast_on
 from eagle.evaluation.models import Models
 from eagle.tokens.token_set import TokenSet
@@ -60,7 +61,34 @@ def choose_decoder(kind: str, models: Models, held_out: TokenSet) -> Decoder:
     """The fastest chain or static tree, by a forecast on replies to held-out conversations.
 
     Raises:
-        InputError: the replies are too short for a forecast.
+        InputError: the replies are too short for a forecast, or every shape of that kind was timed
+            as cheaper than a vanilla step.
     """
     forecasts = forecast_on(held_out, *models, chains=kind == "chain")
-    return Decoder(kind, forecasts[0].shape, forecasts)
+    chosen = fastest_sound(forecasts, chains=kind == "chain")
+    if chosen is None:
+        raise InputError(
+            f"every {kind.replace('_', ' ')} was timed at less than a vanilla step, which a "
+            "draft-and-verify step cannot take: the machine was disturbed; evaluate again with "
+            "nothing else running, or state evaluate.draft_length or evaluate.static_tree"
+        )
+    others = [forecast for forecast in forecasts if forecast is not chosen]
+    return Decoder(kind, chosen.shape, [chosen, *others])
+
+
+def fastest_sound(forecasts: list[Forecast], chains: bool) -> Forecast | None:
+    """The first chain, or tree with branches, whose step costs no less than a vanilla step.
+
+    A draft-and-verify step is a verifier forward and more. Where it was timed as cheaper, the clock
+    was disturbed, and the shape would be chosen for that.
+
+    Args:
+        forecasts: in the order of their speed-up.
+    """
+    return next(
+        (
+            forecast for forecast in forecasts
+            if forecast.shape.is_chain == chains and forecast.step_cost >= 1
+        ),
+        None,
+    )  # fmt: skip

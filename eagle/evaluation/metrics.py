@@ -3,6 +3,7 @@
 import numpy as np
 
 from eagle.decoding.speculative import Generation
+from eagle.evaluation.intervals import Rate
 
 RATE_POSITIONS = 5
 """alpha_0 … alpha_4 are the acceptance rates of a chain of five drafted tokens, as in the paper."""
@@ -37,19 +38,24 @@ def other_acceptance_lengths(generations: list[Generation]) -> dict[str, float]:
     }
 
 
-def acceptance_rates(generations: list[Generation], positions: int) -> list[float | None]:
+def acceptance_rates(generations: list[Generation], positions: int) -> list[Rate]:
     """Acceptance of drafted token n + 1 given that the n before it were accepted.
 
-    For n = 0 … positions - 1; None where no step reached n accepted tokens. Of a CHAIN these are
-    the paper's alpha_n (section 4.1); of a tree, its acceptance by depth. Over all positions,
-    1 + sum_n prod_{i <= n} alpha_i is the acceptance length of the same generations.
+    For n = 0 … positions - 1; its trials are the steps that accepted at least n tokens. Of a CHAIN
+    these are the paper's alpha_n (section 4.1); of a tree, its acceptance by depth. Over all
+    positions, 1 + sum_n prod_{i <= n} alpha_i is the acceptance length of the same generations.
     """
     accepted = np.array([count for generation in generations for count in generation.accepted])
-    rates: list[float | None] = []
-    for n in range(positions):
-        reached = int((accepted >= n).sum())
-        rates.append(float((accepted > n).sum() / reached) if reached else None)
-    return rates
+    return [Rate(int((accepted > n).sum()), int((accepted >= n).sum())) for n in range(positions)]
+
+
+def chain_acceptance_length(rates: list[Rate], length: int) -> float:
+    """The tau of a chain of `length` drafted tokens, from the rates of one that is no shorter."""
+    reached, tau = 1.0, 1.0
+    for rate in rates[:length]:
+        reached *= rate.value or 0.0  # where no step came, none would have gone on
+        tau += reached
+    return tau
 
 
 def calls_per_token(generations: list[Generation]) -> float:
@@ -88,31 +94,3 @@ def step_cost(speculative: list[Generation], vanilla: list[Generation]) -> float
         )
 
     return seconds_a_step(speculative) / seconds_a_step(vanilla)
-
-
-def bootstrap_interval(
-    statistic, *samples: list[Generation], seed: int, draws: int = 1000
-) -> list[float] | list[list[float] | None]:
-    """95% interval of statistic(*samples) when the prompts are drawn again, with replacement.
-
-    Args:
-        statistic: gives a number, or a list of numbers and None; each place of a list has its own
-            interval, from the draws that have a number there, or None if there is no such draw.
-        samples: lists of equal length, one generation a prompt, in the same order of prompts.
-    """
-    generator = np.random.default_rng(seed)
-    count = len(samples[0])
-    values = []
-    for _ in range(draws):
-        chosen = generator.integers(count, size=count)
-        values.append(statistic(*([sample[i] for i in chosen] for sample in samples)))
-    if not isinstance(values[0], list):
-        return _interval(values)
-    places = (
-        [value for value in place if value is not None] for place in zip(*values, strict=True)
-    )
-    return [_interval(place) if place else None for place in places]
-
-
-def _interval(values: list[float]) -> list[float]:
-    return [float(bound) for bound in np.percentile(values, [2.5, 97.5])]

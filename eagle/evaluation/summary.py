@@ -7,15 +7,16 @@ import pandas as pd
 
 from eagle.config import Evaluate
 from eagle.decoding.speculative import Generation
-from eagle.evaluation.decoder import Decoder
+from eagle.evaluation.decoder import Decoder, fastest_sound
 from eagle.evaluation.forecast import Forecast
+from eagle.evaluation.intervals import Interval, Rate, interval_over_prompts
 from eagle.evaluation.lossless import TIE, LosslessProof, TextComparison
 from eagle.evaluation.metrics import (
     RATE_POSITIONS,
     acceptance_length,
     acceptance_rates,
-    bootstrap_interval,
     calls_per_token,
+    chain_acceptance_length,
     draft_share,
     other_acceptance_lengths,
     speedup,
@@ -32,7 +33,7 @@ class Measurements:
 
     decoder: Decoder
     race: Race
-    top1_agreement: float
+    top1_agreement: Rate
     chains: list[Generation]
     """By a chain of RATE_POSITIONS in float32, at the evaluation's temperature."""
     proof: LosslessProof
@@ -51,7 +52,7 @@ class Evaluation:
 def summarize(settings: Evaluate, measured: Measurements) -> Evaluation:
     """Compute the figures of an evaluation. Nothing is measured here."""
     return Evaluation(
-        _metrics(measured, settings.seed), _details(settings, measured), _per_prompt(measured.race)
+        _metrics(measured, settings.seed), _details(settings, measured), _per_prompt(measured)
     )
 
 
@@ -62,12 +63,16 @@ def _metrics(measured: Measurements, seed: int) -> dict:
     rates = acceptance_rates(measured.chains, RATE_POSITIONS)
     return {
         "tau": round(acceptance_length(race.speculative), 4),
-        **{f"alpha_{n}": None if rate is None else round(rate, 4) for n, rate in enumerate(rates)},
-        "top1_agreement": round(measured.top1_agreement, 4),
+        **{f"alpha_{n}": _rounded(rate.value) for n, rate in enumerate(rates)},
+        "top1_agreement": _rounded(measured.top1_agreement.value),
         "speedup": None if fault else round(speedup(race.speculative, race.vanilla), 4),
         "tokens_per_second": round(tokens_per_second(race.speculative), 2),
         "lossless": measured.proof.lossless,
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _details(settings: Evaluate, measured: Measurements) -> dict:
@@ -80,18 +85,21 @@ def _details(settings: Evaluate, measured: Measurements) -> dict:
         "decoder": decoder.describe(),
         "draft_vocabulary": settings.draft_vocabulary,
         "temperature": settings.temperature,
-        "tau_95": bootstrap_interval(acceptance_length, _drafted(speculative), seed=seed),
+        "steps": sum(len(generation.accepted) for generation in speculative),
+        "tau_95": _tau_interval(_drafted(speculative), seed),
         "other_tau": other_acceptance_lengths(speculative),
-        "acceptance_by_depth": acceptance_rates(speculative, decoder.shape.depth),
-        "alpha_95": bootstrap_interval(
-            lambda generations: acceptance_rates(generations, RATE_POSITIONS),
-            _drafted(chains),
-            seed=seed,
-        ),
+        "acceptance_by_depth": [
+            _rate_row(rate) for rate in acceptance_rates(speculative, decoder.shape.depth)
+        ],
+        "alpha": [_rate_row(rate) for rate in acceptance_rates(chains, RATE_POSITIONS)],
+        "alpha_prompts": len(_drafted(chains)),
         "alpha_steps": sum(len(generation.accepted) for generation in chains),
         "alpha_tau": acceptance_length(chains),
+        "alpha_tau_95": _tau_interval(_drafted(chains), seed),
+        "engine_chain": _engine_chain(measured),
+        "top1_agreement": _rate_row(measured.top1_agreement),
         "measured_speedup": speedup(speculative, vanilla),
-        "speedup_95": bootstrap_interval(speedup, speculative, vanilla, seed=seed),
+        "speedup_95": _speedup_interval(speculative, vanilla, seed),
         "verdict": _verdict(measured.race, seed),
         "speedup_without_prefill": decode_speedup,
         "break_even_tau": step_cost(speculative, vanilla),
@@ -118,10 +126,47 @@ def _verdict(race: Race, seed: int) -> Verdict:
     speculative, vanilla = race.speculative, race.vanilla
     return judge_speed(
         speedup(speculative, vanilla),
-        bootstrap_interval(speedup, speculative, vanilla, seed=seed),
+        _speedup_interval(speculative, vanilla, seed),
         acceptance_length(speculative),
         step_cost(speculative, vanilla),
     )
+
+
+def _tau_interval(generations: list[Generation], seed: int) -> Interval | None:
+    steps = sum(len(generation.accepted) for generation in generations)
+    return interval_over_prompts(acceptance_length, generations, trials=steps, seed=seed)
+
+
+def _speedup_interval(
+    speculative: list[Generation], vanilla: list[Generation], seed: int
+) -> Interval | None:
+    tokens = sum(len(generation.token_ids) for generation in speculative)
+    return interval_over_prompts(speedup, speculative, vanilla, trials=tokens, seed=seed)
+
+
+def _rate_row(rate: Rate) -> dict:
+    return {
+        "rate": rate.value,
+        "accepted": rate.successes,
+        "of": rate.trials,
+        "wilson_95": rate.interval,
+    }
+
+
+def _engine_chain(measured: Measurements) -> dict:
+    """The chain that an engine is told to draft, with its tau: by the forecast the fastest one.
+
+    Where nothing was forecast, a chain that was stated, or one of RATE_POSITIONS - 1 tokens; its
+    tau is then computed from the acceptance rates.
+    """
+    decoder = measured.decoder
+    chosen = fastest_sound(decoder.forecasts, chains=True)
+    if chosen is not None:
+        return {"length": chosen.shape.depth, "tau": chosen.tau, "from": "forecast"}
+    stated = decoder.kind == "chain" and decoder.shape.depth <= RATE_POSITIONS
+    length = decoder.shape.depth if stated else RATE_POSITIONS - 1
+    tau = chain_acceptance_length(acceptance_rates(measured.chains, RATE_POSITIONS), length)
+    return {"length": length, "tau": tau, "from": "acceptance rates"}
 
 
 def _drafted(generations: list[Generation]) -> list[Generation]:
@@ -152,9 +197,10 @@ def _by_group(key: Callable[[Prompt], str], race: Race, seed: int) -> dict[str, 
         table[group] = {
             "prompts": len(numbers),
             "tau": acceptance_length(speculative),
-            "tau_95": bootstrap_interval(acceptance_length, speculative, seed=seed),
+            "steps": sum(len(generation.accepted) for generation in speculative),
+            "tau_95": _tau_interval(speculative, seed),
             "speedup": speedup(speculative, vanilla),
-            "speedup_95": bootstrap_interval(speedup, speculative, vanilla, seed=seed),
+            "speedup_95": _speedup_interval(speculative, vanilla, seed),
         }
     return table
 
@@ -173,7 +219,9 @@ def _comparison_counts(comparisons: list[TextComparison], tie: float) -> dict:
     }
 
 
-def _per_prompt(race: Race) -> pd.DataFrame:
+def _per_prompt(measured: Measurements) -> pd.DataFrame:
+    """A row a prompt, with the counts and times from which its and all other figures follow."""
+    race, chains = measured.race, measured.chains
     rows = [
         {
             "question_id": prompt.question_id,
@@ -181,8 +229,12 @@ def _per_prompt(race: Race) -> pd.DataFrame:
             "turn": prompt.turn,
             "prompt_tokens": len(prompt.token_ids),
             "new_tokens": len(speculative.token_ids),
-            "verify_steps": speculative.verifier_steps,
+            "verify_steps": len(speculative.accepted),
+            "accepted": sum(speculative.accepted),
             "tau": acceptance_length([speculative]) if speculative.accepted else None,
+            "vanilla_new_tokens": len(vanilla.token_ids),
+            "vanilla_seconds": vanilla.seconds,
+            "seconds": speculative.seconds,
             "vanilla_tokens_per_second": tokens_per_second([vanilla]),
             "tokens_per_second": tokens_per_second([speculative]),
         }
@@ -190,4 +242,9 @@ def _per_prompt(race: Race) -> pd.DataFrame:
             race.prompts, race.vanilla, race.speculative, strict=True
         )
     ]
-    return pd.DataFrame(rows).round(3)
+    for row, generation in zip(rows, chains, strict=False):  # of the first prompts alone
+        row["chain_steps"] = len(generation.accepted)
+        row["chain_accepted"] = sum(generation.accepted)
+    table = pd.DataFrame(rows).round(6)
+    counts = ["chain_steps", "chain_accepted"]
+    return table.astype(dict.fromkeys(counts, "Int64"))

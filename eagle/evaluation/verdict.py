@@ -2,11 +2,13 @@
 
 from typing import Literal
 
+from eagle.evaluation.intervals import Interval
+
 Verdict = Literal["faster", "no difference shown", "slower", "timing fault"]
 
 
 def judge_speed(
-    speedup: float, interval: list[float], tau: float, break_even_tau: float
+    speedup: float, interval: Interval | None, tau: float, break_even_tau: float
 ) -> Verdict:
     """Judge a speed-up over vanilla decoding.
 
@@ -16,12 +18,14 @@ def judge_speed(
     faster either, whatever the clock says.
 
     Args:
-        interval: 95%, of the speed-up.
+        interval: 95%, of the speed-up; None: a single prompt, which shows no difference.
         tau: acceptance length, 1 where no drafted token was accepted.
         break_even_tau: time of a draft-and-verify step over that of a vanilla step.
     """
     if break_even_tau < 1 or speedup > tau:
         return "timing fault"
+    if interval is None:
+        return "no difference shown"
     low, high = interval
     if low > 1 and tau > 1:
         return "faster"

@@ -1,54 +1,71 @@
-"""The model card of an exported draft: its verifier, its training, and how to serve it."""
+"""The model card of an exported draft: its verifier, how to serve it, and what it is worth."""
+
+from typing import NamedTuple
 
 from eagle.rendering import render
+from eagle.report.story import bounds
 
-CARD, RESULTS = "card.md.jinja", "card_results.md.jinja"
-"""Templates in resources/pages."""
+CARD = "card.md.jinja"
+"""Template in resources/pages."""
+LIBRARIES = {"official": "eagle", "vllm": "vllm", "sglang": "sglang"}
+"""The library that loads each layout, as the hub names it."""
+
+
+class Trained(NamedTuple):
+    """What the training of the draft left."""
+
+    provenance: dict
+    """results/train/provenance.json, with parameters and inputs."""
+    validation: dict[str, float]
+    """Loss and top-1 of the exported draft."""
+
+
+class Measured(NamedTuple):
+    """What the stage `evaluate` wrote: provenance.json, metrics.json and details.json."""
+
+    provenance: dict
+    metrics: dict
+    details: dict
 
 
 def card(
-    layout: str,
-    verifier: dict,
-    licence: str | None,
-    trained: dict,
-    validation: dict[str, float],
+    layout: str, verifier: dict, licence: str | None, trained: Trained, measured: Measured
 ) -> str:
     """README.md of one layout's folder, which begins with the metadata that the hub reads.
-
-    It holds no times and no throughput, so that a repeated training gives the same card.
 
     Args:
         verifier: resources/verifier/manifest.json: source, revision and file hashes.
         licence: of the verifier, as the hub names it; None if params.yaml does not state it.
-        trained: results/train/provenance.json, with parameters and inputs.
-        validation: loss and top-1 of the exported draft.
     """
     kind, _, name = verifier["source"].partition(":")
     return render(
         CARD,
         layout=layout,
+        library=LIBRARIES[layout],
         source=verifier["source"],
         revision=verifier["revision"],
         hub_name=name if kind == "hub" else None,
         licence=licence,
-        trained=trained,
-        validation=validation,
+        trained=trained.provenance,
+        validation=trained.validation,
+        evaluated=measured.provenance,
+        metrics=measured.metrics,
+        details=measured.details,
+        bounds=bounds,
     )
 
 
-def card_with_results(text: str, name: str, evaluated: dict, metrics: dict, details: dict) -> str:
-    """A card with the evaluation's results, as a section and as metadata for the hub.
+def card_for_hub(text: str, name: str, measured: Measured) -> str:
+    """A card with the results as metadata, which the hub shows beside it.
 
     Args:
         text: of the card, as `card` writes it.
         name: the draft's repository on the hub.
-        evaluated: results/evaluate/provenance.json.
-        metrics, details: results/evaluate/metrics.json and details.json.
     """
     from huggingface_hub import EvalResult, ModelCard  # takes a third of a second
 
     complete = ModelCard(text)
-    questions = evaluated["parameters"]["bench"]
+    questions = measured.provenance["parameters"]["bench"]
     complete.data.model_name = name.partition("/")[2]
     complete.data.eval_results = [
         EvalResult(
@@ -58,8 +75,7 @@ def card_with_results(text: str, name: str, evaluated: dict, metrics: dict, deta
             metric_type=key,
             metric_value=value,
         )
-        for key, value in metrics.items()
+        for key, value in measured.metrics.items()
         if isinstance(value, float)
     ]
-    complete.text += render(RESULTS, evaluated=evaluated, metrics=metrics, details=details)
     return str(complete)

@@ -9,8 +9,7 @@ from markupsafe import Markup
 def charts(
     history: pd.DataFrame,
     validations: pd.DataFrame,
-    metrics: dict,
-    per_prompt: pd.DataFrame,
+    details: dict,
     statistics: dict,
 ) -> dict[str, Markup]:
     """All charts of the report as SVG, by name.
@@ -18,8 +17,7 @@ def charts(
     Args:
         history: results/train/history.csv, one row an update.
         validations: results/train/validations.csv.
-        metrics: results/evaluate/metrics.json.
-        per_prompt: results/evaluate/per_prompt.csv.
+        details: results/evaluate/details.json.
         statistics: resources/tokens/statistics.json.
     """
     return {
@@ -27,8 +25,8 @@ def charts(
         "shares": _histogram(statistics["train"]["masked_share"], "the assistant's share of them"),
         "loss": _loss_chart(history, validations),
         "top1": _top1_chart(history, validations),
-        "acceptance": _acceptance_chart(metrics),
-        "categories": _category_chart(per_prompt),
+        "acceptance": _acceptance_chart(details["alpha"]),
+        "categories": _category_chart(details["by_category"]),
     }
 
 
@@ -64,28 +62,46 @@ def _curves(trained: pd.DataFrame, held_out: pd.DataFrame, column: str, title: s
     return _svg(lines + points)
 
 
-def _acceptance_chart(metrics: dict) -> Markup:
+def _acceptance_chart(alpha: list[dict]) -> Markup:
     rows = pd.DataFrame(
-        {"position": name.replace("alpha_", "α"), "acceptance": rate}
-        for name, rate in metrics.items()
-        if name.startswith("alpha_") and rate is not None
+        {
+            "position": f"α{n}",
+            "acceptance": rate["rate"],
+            "low": rate["wilson_95"][0],
+            "high": rate["wilson_95"][1],
+            "label": f"{rate['rate']:.2f} of {rate['of']:,}",
+        }
+        for n, rate in enumerate(alpha)
+        if rate["of"]
     )
     bars = alt.Chart(rows).encode(
         x=alt.X("position:N", title="position in the chain", axis=alt.Axis(labelAngle=0)),
         y=alt.Y("acceptance:Q", title="conditional acceptance", scale=alt.Scale(domain=[0, 1])),
     )
-    labels = bars.mark_text(dy=-6).encode(text=alt.Text("acceptance:Q", format=".2f"))
-    return _svg(bars.mark_bar() + labels)
+    intervals = bars.mark_rule().encode(y="low:Q", y2="high:Q")
+    labels = bars.mark_text(dy=-6).encode(y="high:Q", text="label:N")
+    return _svg(bars.mark_bar() + intervals + labels)
 
 
-def _category_chart(per_prompt: pd.DataFrame) -> Markup:
-    rows = per_prompt.groupby("category", as_index=False)["tau"].mean()
+def _category_chart(by_category: dict[str, dict]) -> Markup:
+    rows = pd.DataFrame(
+        {
+            "category": name.replace("_", " "),
+            "tau": group["tau"],
+            # without an interval, a rule of no length
+            "low": (group["tau_95"] or [group["tau"]])[0],
+            "high": (group["tau_95"] or [group["tau"]])[-1],
+            "label": f"{group['tau']:.2f} ({group['steps']:,} steps)",
+        }
+        for name, group in by_category.items()
+    )
     bars = alt.Chart(rows).encode(
-        x=alt.X("tau:Q", title="acceptance length τ (mean of the prompts)"),
+        x=alt.X("tau:Q", title="acceptance length τ (pooled, as in the table)"),
         y=alt.Y("category:N", title=None, sort="-x", axis=alt.Axis(labelLimit=240)),
     )
-    labels = bars.mark_text(align="left", dx=3).encode(text=alt.Text("tau:Q", format=".2f"))
-    return _svg(bars.mark_bar() + labels)
+    intervals = bars.mark_rule().encode(x="low:Q", x2="high:Q")
+    labels = bars.mark_text(align="left", dx=3).encode(x="high:Q", text="label:N")
+    return _svg(bars.mark_bar() + intervals + labels)
 
 
 def _histogram(distribution: dict, title: str) -> Markup:

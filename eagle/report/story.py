@@ -29,21 +29,22 @@ def report_text(trained: dict, measured: dict, details: dict, per_prompt: pd.Dat
             f"as measured for speed: {served['identical']} of {served['prompts']} identical to "
             f"vanilla, {served['ties']} differ at a near-tie (within {served['tie_is_within']:.2g})"
         )
-    tau_low, tau_high = details["tau_95"]
-    speed_low, speed_high = details["speedup_95"]
+    agreement = details["top1_agreement"]
     headline = [
-        ("acceptance length τ", f"{measured['tau']:.2f} ({tau_low:.2f}–{tau_high:.2f})",
-         f"tokens a verify step yields with {decoder} at temperature {details['temperature']:g}"),
+        ("acceptance length τ", f"{measured['tau']:.2f} ({bounds(details['tau_95'])})",
+         f"tokens a verify step yields with {decoder} at temperature {details['temperature']:g}; "
+         f"{details['steps']:,} steps"),
         ("speed-up", "no result" if measured["speedup"] is None
-         else f"{measured['speedup']:.2f} ({speed_low:.2f}–{speed_high:.2f})",
+         else f"{measured['speedup']:.2f} ({bounds(details['speedup_95'])})",
          "over vanilla decoding in the same run, prefill included"),
         ("tokens/s", f"{measured['tokens_per_second']:.1f}",
          f"vanilla: {details['vanilla_tokens_per_second']:.1f}"),
         ("lossless", "yes" if measured["lossless"] else "NO",
          f"float32: {proof['identical']} of {proof['prompts']} texts identical to transformers' "
          f"generate, {proof['ties']} differ at a proven tie; {as_served}"),
-        ("top-1 agreement", f"{measured['top1_agreement']:.3f}",
-         "with the verifier, on held-out conversations"),
+        ("top-1 agreement", f"{measured['top1_agreement']:.3f} ({bounds(agreement['wilson_95'])})",
+         f"with the verifier, at {agreement['accepted']:,} of {agreement['of']:,} positions of "
+         "held-out conversations"),
         ("validation loss", f"{trained['validation_loss']:.3f}",
          "soft cross-entropy a position, in nats"),
         ("training", f"{trained['train_tokens_per_second']:,.0f} tokens/s",
@@ -67,22 +68,26 @@ def report_text(trained: dict, measured: dict, details: dict, per_prompt: pd.Dat
             "forecast one, prefill left out."
         )
     evaluated = (
-        f"{len(per_prompt)} prompts, {per_prompt['new_tokens'].sum():,} new tokens; intervals are "
-        "95% bootstrap over prompts. Acceptance by position comes from a chain of five in "
-        f"float32 ({details['alpha_steps']} steps, τ {details['alpha_tau']:.2f}): α0 is the first "
-        "drafted token, αn the next one given that n were accepted."
+        f"{len(per_prompt)} prompts, {per_prompt['new_tokens'].sum():,} new tokens. Intervals are "
+        "at 95%: of a rate Wilson's, of τ and speed-up the bootstrap over prompts, no narrower "
+        "than Student's t; a single prompt has none. Acceptance by position comes from a chain of "
+        f"five in float32 on {details['alpha_prompts']} of the prompts ({details['alpha_steps']:,} "
+        f"steps, τ {details['alpha_tau']:.2f} ({bounds(details['alpha_tau_95'])})): α0 is the "
+        "first drafted token, αn the next one given that n were accepted. "
+        + engine_chain_text(details)
     )
     return {
         "headline": [dict(zip(("name", "value", "meaning"), row, strict=True)) for row in headline],
         "verdict": verdict,
         "chosen": chosen,
         "evaluated": evaluated,
-        "alphas": [
-            (f"α{n}", measured[f"alpha_{n}"], interval)
-            for n, interval in enumerate(details["alpha_95"])
-            if interval is not None
+        "alphas": [(f"α{n}", rate) for n, rate in enumerate(details["alpha"]) if rate["of"]],
+        "depths": [
+            (f"token {n} deep", rate)
+            for n, rate in enumerate(details["acceptance_by_depth"], start=1)
+            if rate["of"]
         ],
-        "depths": [rate for rate in details["acceptance_by_depth"] if rate is not None],
+        "bounds": bounds,
         "groups": [
             (name, group)
             for table in ("by_category", "by_turn")
@@ -90,3 +95,29 @@ def report_text(trained: dict, measured: dict, details: dict, per_prompt: pd.Dat
         ],
         "trained": "The least validation loss decides which draft is exported as best.",
     }
+
+
+def bounds(interval: list[float] | None) -> str:
+    """An interval in words."""
+    return "no interval" if interval is None else "{:.2f}–{:.2f}".format(*interval)
+
+
+def engine_chain_text(details: dict) -> str:
+    """A sentence on the chain that an engine should draft."""
+    chain = details["engine_chain"]
+    among = (
+        "all tokens"
+        if details["draft_vocabulary"] is None
+        else f"the {details['draft_vocabulary']:,} most frequent tokens"
+    )
+    if chain["from"] == "forecast":
+        return (
+            f"For an engine, which drafts chains, a chain of {chain['length']} is the fastest by "
+            f"the forecast on this machine, with τ {chain['tau']:.2f} on held-out prompts "
+            f"(drafted among {among})."
+        )
+    return (
+        f"For an engine, which drafts chains, no length was forecast (evaluate.decoder states its "
+        f"shape); a chain of {chain['length']} has τ {chain['tau']:.2f} by these acceptance rates "
+        f"(drafted among {among})."
+    )

@@ -4,7 +4,8 @@ import pytest
 
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.errors import InputError
-from eagle.evaluation.decoder import stated_decoder
+from eagle.evaluation.decoder import fastest_sound, stated_decoder
+from eagle.evaluation.forecast import Forecast
 from tests.tiny import settings
 
 
@@ -48,3 +49,17 @@ def test_an_invalid_tree_is_refused():
     orphan = settings("evaluate", decoder="static_tree", static_tree=[[0], [1, 0]])
     with pytest.raises(InputError, match="is an orphan"):
         stated_decoder(orphan)
+
+
+def test_a_shape_on_a_step_cheaper_than_vanillas_is_never_chosen():
+    """The clock was disturbed in it: such a step is a verifier forward and more."""
+    tree = Tree.from_paths([[0], [1]])
+    forecasts = [
+        Forecast("fault", Tree.from_paths([[0], [1], [2]]), 2.0, 0.9),
+        Forecast("sound", tree, 1.6, 1.2),
+        Forecast("chain, fault", Tree.chain(2), 1.5, 0.99),
+        Forecast("chain", Tree.chain(3), 1.5, 1.1),
+    ]
+    assert fastest_sound(forecasts, chains=False).name == "sound"
+    assert fastest_sound(forecasts, chains=True).name == "chain"
+    assert fastest_sound(forecasts[:1], chains=False) is None

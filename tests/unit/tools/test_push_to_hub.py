@@ -14,17 +14,9 @@ from eagle.errors import InputError
 from eagle.files import write_json, write_text
 from eagle.report.card import card
 from tests.hub import Hub, serve
-from tests.unit.report.test_card import HUB, TRAINED, VALIDATION
+from tests.unit.report.test_card import HUB, MEASURED, TRAINED
 from tools.push_to_hub import main
 
-METRICS = {
-    "tau": 1.57, "alpha_0": 0.37, "alpha_1": 0.25, "alpha_2": 0.45, "alpha_3": 0.3, "alpha_4": None,
-    "top1_agreement": 0.378, "speedup": 1.2, "tokens_per_second": 40.5, "lossless": True,
-}  # fmt: skip
-DETAILS = {
-    "decoder": {"name": "a chain of 4"}, "tau_95": [1.4, 1.7], "speedup_95": [1.1, 1.3],
-    "vanilla_tokens_per_second": 33.75,
-}  # fmt: skip
 WEIGHTS = bytes(range(256)) * 8
 
 
@@ -85,16 +77,13 @@ def exported(tmp_path):
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(WEIGHTS)
         write_json(folder / "config.json", {})
-        write_text(folder / "README.md", card(layout, HUB, "llama2", TRAINED, VALIDATION))
+        write_text(folder / "README.md", card(layout, HUB, "llama2", TRAINED, MEASURED))
+        (folder / ".gitignore").write_text("/config.json\n")  # as DVC may write it
     results = tmp_path / "results/evaluate"
-    write_json(results / "metrics.json", METRICS)
-    write_json(results / "details.json", DETAILS)
-    evaluated = {
-        "parameters": {"bench": "mt_bench", "questions": 8, "maximum_new_tokens": 32,
-                       "temperature": 0.0, "dtype": "bfloat16"},
-        "inputs": {"draft": draft_hash(tmp_path / "models/export/official")},
-        "hardware": {"cpu": "x86_64", "cores": 2, "gpus": []},
-    }  # fmt: skip
+    write_json(results / "metrics.json", MEASURED.metrics)
+    write_json(results / "details.json", MEASURED.details)
+    inputs = {"draft": draft_hash(tmp_path / "models/export/official")}
+    evaluated = MEASURED.provenance | {"inputs": inputs}
     write_json(results / "provenance.json", evaluated)
     return tmp_path
 
@@ -131,15 +120,18 @@ def test_without_upload_the_card_is_written_and_nothing_sent(exported, push, hub
     assert not received
     text = (exported / "models/publish/vllm/README.md").read_text()
     assert "8 questions of mt_bench" in text
-    assert "| tau | 1.57 (1.40–1.70) |" in text
-    assert "alpha_3" in text and "alpha_4" not in text
+    assert {path.name for path in (exported / "models/publish/vllm").iterdir()} == {
+        "README.md", "config.json", "model.safetensors",
+    }  # fmt: skip
     data = ModelCard(text).data
     results = {result.metric_type: result.metric_value for result in data.eval_results}
     assert results == {
-        name: METRICS[name] for name in METRICS if name not in ("alpha_4", "lossless")
+        name: value
+        for name, value in MEASURED.metrics.items()
+        if name not in ("alpha_4", "lossless")
     }
     assert (data.license, data.base_model) == ("llama2", "org/model")
-    assert "results" not in (exported / "models/export/vllm/README.md").read_text()
+    assert "model-index" not in (exported / "models/export/vllm/README.md").read_text()
 
 
 def test_an_upload_is_one_commit_of_card_and_weights(exported, push, hub, received):
