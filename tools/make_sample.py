@@ -19,6 +19,7 @@ from eagle.config import ROLES, Regenerate
 from eagle.errors import one_clear_message
 from eagle.files import read_json, write_json_lines, write_text
 from eagle.replies.replies import Journal, TransformersBackend, regenerate
+from eagle.sharegpt.turns import FINISH
 from eagle.template.template import load_template
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.tracking import Progress
@@ -51,7 +52,11 @@ def unanswered(prompt: dict) -> dict:
 
 def as_sharegpt(row: dict) -> dict:
     names = {"system": "system", "user": "human", "assistant": "gpt"}
-    turns = [{"from": names[m["role"]], "value": m["content"]} for m in row["messages"]]
+    turns = [
+        {"from": names[m["role"]], "value": m["content"]}
+        | ({FINISH: m[FINISH]} if FINISH in m else {})
+        for m in row["messages"]
+    ]
     return {"id": row["id"], "conversations": turns}
 
 
@@ -61,7 +66,9 @@ def already_answered() -> dict:
     answered = {}
     for row in rows:
         messages = [
-            {"role": ROLES[turn["from"]], "content": turn["value"]} for turn in row["conversations"]
+            {"role": ROLES[turn["from"]], "content": turn["value"]}
+            | ({FINISH: turn[FINISH]} if FINISH in turn else {})
+            for turn in row["conversations"]
         ]
         answered[asked(messages)] = messages
     return answered

@@ -18,6 +18,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from eagle.config import Regenerate
 from eagle.errors import InputError
 from eagle.files import whole_file
+from eagle.sharegpt.turns import CUT_AT_LENGTH, FINISH
 from eagle.template.template import Refused, encode_prompt
 from eagle.tracking import Progress
 from eagle.verifier.configuration import context_of
@@ -239,6 +240,8 @@ class _Window:
         if reply.text:
             self.remaining[index].pop(0)
             message = {"role": "assistant", "content": reply.text}
+            if not reply.complete:  # its end is not taught
+                message[FINISH] = CUT_AT_LENGTH
             self.regenerated[index]["messages"].append(message)
         else:
             counts["empty"] += 1

@@ -1,7 +1,8 @@
 """The form of a conversation, and the rules that bring the turns of a row into it.
 
 A conversation is {"id": ..., "messages": [{"role": "system" | "user" | "assistant", "content":
-str}, ...]}: at most one system turn at the start, then user and assistant turns that alternate.
+str}, ...]}: at most one system turn at the start, then user and assistant turns that alternate. A
+reply that was cut at a limit of length also has "finish_reason": "length".
 """
 
 from collections import Counter
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from eagle.config import REJECT, ROLES, ShareGptSelection
 from eagle.errors import InputError
 from eagle.files import json_lines
-from eagle.sharegpt.turns import Rejected, Turn, turns_of
+from eagle.sharegpt.turns import CUT_AT_LENGTH, FINISH, Rejected, Turn, turns_of
 
 Item = TypeVar("Item")
 NAMED_REASONS = 3
@@ -190,7 +191,11 @@ def regularize(turns: list[Turn], selection: ShareGptSelection) -> tuple[list[di
         raise Rejected("no user turn with a reply")
     turns = system + dialogue
     changes += [turn.change for turn in turns if turn.change]
-    messages = [{"role": turn.role, "content": turn.text} for turn in turns]
+    messages = [
+        {"role": turn.role, "content": turn.text}
+        | ({FINISH: CUT_AT_LENGTH} if turn.unfinished else {})
+        for turn in turns
+    ]
     return messages, list(dict.fromkeys(changes))
 
 
@@ -239,4 +244,4 @@ def _joined(run: list[Turn]) -> Turn:
     problem = next((turn.problem for turn in run if turn.problem), None)
     change = next((turn.change for turn in run if turn.change), None)
     text = "\n\n".join(turn.text for turn in run)
-    return run[0]._replace(text=text, problem=problem, change=change)
+    return run[0]._replace(text=text, problem=problem, change=change, unfinished=run[-1].unfinished)

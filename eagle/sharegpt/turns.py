@@ -3,8 +3,9 @@
 A conversation is read in ShareGPT's form, in OpenAI's messages and in what lies between them
 (SpecForge's `conversations` of `role` and `content`). Each field of a row and of its turns is
 
-- used: `id`, the list of turns, a row's system prompt, and in each turn its role, its text and its
-  reasoning, which becomes the thought in front of the reply, as reasoning models write it;
+- used: `id`, the list of turns, a row's system prompt, and in each turn its role, its text, its
+  reasoning, which becomes the thought in front of the reply, as reasoning models write it, and
+  `finish_reason`, which tells whether a reply was cut at a limit of length;
 - the reason why the row, or the conversation from that turn on, cannot be used: tools, calls of
   tools, documents and media, which the text does not hold, and a mark that a reply is not to be
   trained on;
@@ -32,8 +33,10 @@ UNUSABLE = (
 TRAINED = (
     "weight", "train", "training", "trainable", "train_on_turn", "loss", "loss_weight", "loss_mask"
 )  # fmt: skip
+# Why a reply ended, as OpenAI's API names it; CUT_AT_LENGTH: at a limit, not by itself.
+FINISH, CUT_AT_LENGTH = "finish_reason", "length"
 ROW_FIELDS = {"id", *TURNS, *SYSTEM, *UNUSABLE, *TRAINED}
-TURN_FIELDS = {*ROLE, *TEXT, *UNUSABLE, *TRAINED}
+TURN_FIELDS = {*ROLE, *TEXT, *UNUSABLE, *TRAINED, FINISH}
 _EXPECTED = (
     'expected {"conversations": [{"from", "value"}, ...]} '
     'or {"messages": [{"role", "content"}, ...]}'
@@ -65,6 +68,8 @@ class Turn(NamedTuple):
     """Why its content is not usable text; None if it is."""
     change: str | None = None
     """What was done to make it a turn of text; None if nothing."""
+    unfinished: bool = False
+    """Whether it is a reply that was cut at a limit of length."""
 
     @property
     def place(self) -> str:
@@ -159,6 +164,7 @@ def _reply(turn: Turn, content: dict) -> Turn:
         if content.get(field) not in (None, True, 1):
             problem = f"reply that is not to be trained on (`{field}` = {short(content[field])})"
             return turn._replace(problem=problem)
+    turn = turn._replace(unfinished=content.get(FINISH) == CUT_AT_LENGTH)
     thoughts = {field: content[field] for field in REASONING if _has_value(content.get(field))}
     if not thoughts or turn.problem or not turn.text.strip():
         return turn

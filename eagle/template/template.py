@@ -55,6 +55,8 @@ class Rendered(NamedTuple):
     text: str
     replies: list[tuple[int, int]]
     """For each reply of the assistant, its first character and the character after its last."""
+    unfinished: frozenset[int] = frozenset()
+    """The replies that were cut at a limit of length, by their number from 0."""
 
 
 def load_template(file: str, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -214,8 +216,9 @@ def encode_many(
     """Tokenize many conversations.
 
     The mask is that of transformers' `apply_chat_template`, but a token of the prompt that takes in
-    the white space after it is the prompt's, even if that white space begins the reply. Several
-    threads can call this at the same time: it mostly runs without Python's lock.
+    the white space after it is the prompt's, even if that white space begins the reply; and of a
+    reply that was cut at a limit of length, the stop token is not the assistant's, who did not
+    write it. Several threads can call this at the same time: it mostly runs without Python's lock.
 
     Returns:
         For each conversation of N tokens, token ids int32 [N] and loss mask uint8 [N].
@@ -230,10 +233,15 @@ def encode_many(
     ):
         token_ids = np.array(encoding.ids, dtype=np.int32)
         mask = np.zeros(len(token_ids), dtype=np.uint8)
-        for start, end in one.replies:
+        for number, (start, end) in enumerate(one.replies):
             first, last = encoding.char_to_token(start), encoding.char_to_token(end - 1)
             if first is None:
                 break
+            if number in one.unfinished:
+                written = one.text[start : encoding.offsets[last][0]].rstrip()
+                if not written:
+                    continue
+                last = encoding.char_to_token(start + len(written) - 1)
             if encoding.offsets[first][0] < start and token_ids[first] in greedy:
                 first += 1  # the prompt's last token, with white space of the reply
             mask[first : last + 1 if last else None] = 1

@@ -51,21 +51,24 @@ class TokenSet:
 
         Args:
             alignment: "official": pair t counts if token t is the assistant's, as in the training
-                of SafeAILab/EAGLE. "decoding": pair t counts if token t + 1 is the assistant's and
-                the reply has not stopped with it or before it. These are the pairs of serving, in
-                which the draft continues tokens that the verifier selected.
+                of SafeAILab/EAGLE; but not at the end of a reply without a stop token, which was
+                cut: token t + 1 is then one that the assistant did not write.
+                "decoding": pair t counts if token t + 1 is the assistant's and the reply has not
+                stopped with it or before it. These are the pairs of serving, in which the draft
+                continues tokens that the verifier selected.
             stop_token_ids: tokens that end a reply.
         """
         span = self.span(document)
         mask = self.loss_mask[span].bool()
-        if alignment == "official":
-            return mask[:-1]
         stops = torch.isin(self.token_ids[span], torch.tensor(stop_token_ids)) & mask
         # stops up to a token in its run of assistant tokens = all stops - stops before the run
         stop_count = stops.cumsum(0)
         run_start = mask & ~torch.cat([torch.zeros(1, dtype=torch.bool), mask[:-1]])
         before_run = torch.where(run_start, stop_count - stops.long(), 0).cummax(0).values
-        return (mask & (stop_count == before_run))[1:]
+        unstopped = mask & (stop_count == before_run)
+        if alignment == "official":
+            return mask[:-1] & ~(unstopped[:-1] & ~mask[1:])
+        return unstopped[1:]
 
     def taught(self) -> Tensor:
         """Which positions are the target of a pair that counts in some alignment: bool [N]."""

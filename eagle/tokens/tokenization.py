@@ -20,6 +20,7 @@ from eagle.errors import InputError
 from eagle.files import check_file, parse_json_line, whole_file
 from eagle.parallel import map_in_threads
 from eagle.sharegpt.conversations import messages_of
+from eagle.sharegpt.turns import CUT_AT_LENGTH, FINISH
 from eagle.template.template import Refused, Rendered, encode_many, render_many
 from eagle.tokens.token_set import TokenSet
 from eagle.tracking import Progress
@@ -32,6 +33,7 @@ COUNTS = (
     "cut_documents",  # of which tokens were cut
     "cut_replies",  # that were cut as a whole
     "shortened_replies",  # that were cut in part
+    "unfinished_replies",  # that were cut when they were written; their end is not taught
     "documents_without_reply",  # left out, because no token of a reply remains
 )
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # our own threads already use all cores
@@ -81,6 +83,7 @@ def encode_part(
     lengths = [len(mask) for mask in masks[1:]]
     assistant_tokens = [int(mask.sum()) for mask in masks[1:]]
     counts["documents"] = len(lengths)
+    counts["unfinished_replies"] = sum(len(one.unfinished) for one in rendered)
     counts["tokens"], counts["assistant_tokens"] = sum(lengths), sum(assistant_tokens)
     return Part(np.concatenate(ids), np.concatenate(masks), lengths, assistant_tokens, counts)
 
@@ -107,7 +110,7 @@ def tokenize(
     parts, counts = [], Counter()
     for start in range(0, len(conversations), CONVERSATIONS_AT_ONCE):
         messages = [row["messages"] for row in conversations[start : start + CONVERSATIONS_AT_ONCE]]
-        rendered = render_many(tokenizer, template, messages)
+        rendered = _render(tokenizer, template, messages)
         parts.append(encode_part(rendered, tokenizer, maximum_length))
         counts.update(parts[-1].counts)
         progress.advance(len(messages))
@@ -119,6 +122,25 @@ def tokenize(
         torch.tensor([0, *np.cumsum(lengths)], dtype=torch.int64),
     )
     return tokens, dict(counts)
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase, template: str, conversations: list[list[dict]]
+) -> list[Rendered]:
+    """`render_many`, with the replies that were cut at a limit of length."""
+    return [
+        rendered._replace(unfinished=_unfinished(messages))
+        for rendered, messages in zip(
+            render_many(tokenizer, template, conversations), conversations, strict=True
+        )
+    ]
+
+
+def _unfinished(messages: list[dict]) -> frozenset[int]:
+    replies = (message for message in messages if message["role"] == "assistant")
+    return frozenset(
+        number for number, reply in enumerate(replies) if reply.get(FINISH) == CUT_AT_LENGTH
+    )
 
 
 class TokenizeLines:
@@ -144,7 +166,7 @@ class TokenizeLines:
             where = f"{self.path}, line {number}"
             conversations[where] = messages_of(parse_json_line(line, where), where)
         try:
-            return render_many(self.tokenizer, self.template, [*conversations.values()])
+            return _render(self.tokenizer, self.template, [*conversations.values()])
         except Refused:
             for where, messages in conversations.items():
                 try:
@@ -283,6 +305,8 @@ def named_cuts(counts: Mapping[str, int], maximum_length: int) -> str:
     notes = []
     if cut := counts["cut_documents"]:
         notes.append(f"{cut:,} documents cut at {maximum_length:,} tokens")
+    if unfinished := counts["unfinished_replies"]:
+        notes.append(f"{unfinished:,} replies that were cut at a limit do not teach an end")
     if left_out := counts["documents_without_reply"]:
         notes.append(f"{left_out:,} left out, without a reply in {maximum_length:,} tokens")
     return ", ".join(notes)

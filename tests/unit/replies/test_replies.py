@@ -58,12 +58,14 @@ def one_by_one(conversations, verifier, tokenizer, maximum_new_tokens: int) -> l
                 prompt, max_new_tokens=maximum_new_tokens, do_sample=False
             )
             reply_ids = generated[0, prompt.shape[1] :].tolist()
-            reply_ids = reply_ids[:-1] if reply_ids[-1] in verifier.stop_token_ids else reply_ids
+            complete = reply_ids[-1] in verifier.stop_token_ids
+            reply_ids = reply_ids[:-1] if complete else reply_ids
             text = tokenizer.decode(reply_ids, skip_special_tokens=True)
             if not text.strip():
                 messages.pop()
                 break
-            messages.append({"role": "assistant", "content": text.strip()})
+            mark = {} if complete else {"finish_reason": "length"}
+            messages.append({"role": "assistant", "content": text.strip()} | mark)
         if messages:
             answered.append({"id": row["id"], "messages": messages})
     return answered
@@ -76,6 +78,8 @@ def test_a_batch_writes_what_generate_writes_one_by_one(tmp_path, verifier, toke
     replies = sum(m["role"] == "assistant" for row in written for m in row["messages"])
     assert counts["replies"] == replies + counts.get("empty", 0)
     assert 0 < counts["incomplete"] < replies  # some batches outlive some of their rows
+    marked = sum("finish_reason" in m for row in written for m in row["messages"])
+    assert marked == counts["incomplete"]
 
 
 def test_a_sampled_reply_depends_on_its_own_seed_alone(tmp_path, verifier, tokenizer):

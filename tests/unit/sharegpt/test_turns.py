@@ -55,6 +55,17 @@ def test_one_conversation_under_every_name_of_its_fields(content):
     assert turns_of(content, ROLES).fields_not_read == set()
 
 
+@pytest.mark.parametrize(
+    ("reason", "kept"), [("length", {"finish_reason": "length"}), ("stop", {})]
+)
+def test_a_reply_that_was_cut_at_a_limit_keeps_its_mark(tmp_path, reason, kept):
+    cut = TOLD | {"finish_reason": reason}
+    (messages,), prepared = prepared_of(tmp_path, row(ASKED, cut))
+    assert messages == [ASKED, TOLD | kept]
+    assert not prepared.fields_not_read
+    assert messages_of({"messages": messages}, "here") == messages  # as the later stages read it
+
+
 @pytest.mark.parametrize("field", ["system", "system_prompt", "system_message"])
 def test_a_system_prompt_of_the_row_is_its_system_turn(tmp_path, field):
     system = {"role": "system", "content": "Rhyme."}

@@ -55,6 +55,19 @@ def test_what_a_template_masks_after_the_stop_token_is_not_met_in_serving():
     assert counted.tolist() == [True, True, False, False, False, False]
 
 
+def test_a_reply_without_a_stop_token_does_not_teach_what_the_template_put_behind_it():
+    tokens = TokenSet(  # the first reply was cut: its stop token is not the assistant's
+        torch.tensor(TWO_TURNS_IDS, dtype=torch.int32),
+        torch.tensor([0, 0, 1, 1, 0, 0, 0, 1, 1, 0], dtype=torch.uint8),
+        torch.tensor([0, 10]),
+    )
+    official = tokens.counted(0, "official", [STOP])
+    #  t:                    U      U      A     A      stop   nl     U      A     stop
+    assert official.tolist() == [False, False, True, False, False, False, False, True, True]
+    decoding = tokens.counted(0, "decoding", [STOP])
+    assert decoding.tolist() == two_turns().counted(1, "decoding", [STOP]).tolist()
+
+
 def test_a_saved_set_comes_back_and_can_be_limited(tmp_path):
     tokens = two_turns()
     tokens.save(tmp_path / "t.safetensors")

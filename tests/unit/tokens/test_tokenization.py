@@ -11,7 +11,7 @@ from eagle.errors import InputError
 from eagle.template.template import Encoded, encode, encode_many, render_many
 from eagle.tokens import tokenization
 from eagle.tokens.token_set import TokenSet
-from eagle.tokens.tokenization import tokenize, tokenize_file
+from eagle.tokens.tokenization import named_cuts, tokenize, tokenize_file
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.tracking import Progress
 from tests.tiny import MARKED, make_messages, make_tokenizer, write_json_lines
@@ -178,3 +178,35 @@ def test_a_conversation_that_the_template_refuses_is_named(tmp_path):
         tokenize_file(
             path, tmp_path / "t", make_tokenizer(), refuses + MARKED, 60, 1, progress_seconds=10
         )
+
+
+@pytest.mark.parametrize("end", ["", "  \n"])
+def test_the_end_of_a_reply_that_was_cut_is_not_the_assistants(end):
+    """Its text stays, the stop token behind it is the template's; other replies are as before."""
+    whole = {"id": 1, "messages": [
+        {"role": "user", "content": "why"}, {"role": "assistant", "content": "a red cat" + end},
+        {"role": "user", "content": "how"}, {"role": "assistant", "content": "a blue mat"},
+    ]}  # fmt: skip
+    cut = json.loads(json.dumps(whole))
+    cut["messages"][1]["finish_reason"] = "length"
+    (complete, counts), (shorter, cut_counts) = (tokenized([row], 200) for row in (whole, cut))
+    assert complete.token_ids.tolist() == shorter.token_ids.tolist()
+    lost = complete.loss_mask.bool() & ~shorter.loss_mask.bool()
+    assert make_tokenizer().decode(complete.token_ids[lost]) == end + "<|im_end|>"
+    assert not (shorter.loss_mask.bool() & ~complete.loss_mask.bool()).any()
+    assert (counts["unfinished_replies"], cut_counts["unfinished_replies"]) == (0, 1)
+    assert named_cuts(cut_counts, 200) == "1 replies that were cut at a limit do not teach an end"
+
+
+def test_the_stage_reads_the_mark_of_a_cut_reply(tmp_path):
+    rows = make_messages(4)
+    for message in rows[0]["messages"]:
+        message["finish_reason"] = "length"  # of a prompt it says nothing
+    path = write_json_lines(tmp_path / "rows.jsonl", rows)
+    counts, _ = tokenize_file(
+        path, tmp_path / "t.safetensors", make_tokenizer(), MARKED, 200, 1, progress_seconds=10
+    )
+    replies = len(rows[0]["messages"]) // 2
+    assert counts["unfinished_replies"] == replies
+    expected, _ = tokenized(rows, 200)
+    assert TokenSet.load(tmp_path / "t.safetensors").loss_mask.equal(expected.loss_mask)
