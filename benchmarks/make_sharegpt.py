@@ -36,7 +36,7 @@ def sentences() -> list[str]:
     """The shipped sample's sentences, and one in other scripts for every thirty of them."""
     texts = [
         turn["value"]
-        for file in sorted(Path("resources/conversations").glob("*.json"))
+        for file in sorted(Path("resources/conversations").glob("*/*.json"))
         for row in read_json(file)
         for turn in row["conversations"]
     ]

@@ -209,7 +209,8 @@ class Verifier(Section):
     """Hub: the 40-character commit; package: its version. Null for a local folder."""
     license: str | None
     """The model's licence as the hub names it (apache-2.0, llama2, …), for the drafts' model cards;
-    null: the cards state none."""
+    null: what its own card or its file LICENSE says; where they say nothing, the cards state
+    none."""
 
     @model_validator(mode="after")
     def _hub_is_pinned(self) -> Self:
@@ -383,9 +384,10 @@ class Recipe(Section):
     rollout_steps: int = Field(ge=0, le=LONGEST_CHAIN)
     """Further steps in which the draft reads its own predictions, as in decoding; all steps weigh
     the same."""
-    softmax_vocabulary: int | None = Field(ge=2, le=LARGEST_VOCABULARY)
+    softmax_vocabulary: Literal["auto"] | Annotated[int, Field(ge=2, le=LARGEST_VOCABULARY)] | None
     """Number of tokens, the most frequent in the training data, over which the classification loss
-    computes its softmaxes; null: the full vocabulary. Validation always uses the full one."""
+    computes its softmaxes; null: the full vocabulary; auto: the full one on a GPU, 8,192 on a CPU,
+    where the product with the head takes most of the time. Validation always uses the full one."""
     features: Literal["cache", "replay"]
     """cache: the verifier's features are computed once and kept in $EAGLE_CACHE (default
     .cache/eagle). replay: the verifier runs again for each buffer of `replay_documents`."""
@@ -419,8 +421,9 @@ class Recipe(Section):
 
 
 class Train(Recipe):
-    global_batch_size: int = Field(ge=1, le=LARGEST_BATCH)
-    """Conversations in an update."""
+    global_batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
+    """Conversations in an update; auto: the largest of 1, 2, 4, 8 and 16 that leaves 500 updates in
+    a pass over the training conversations. With one process and one accumulation step alone."""
     warmup_updates: int = Field(ge=0, le=MOST_UPDATES)
     """Updates in which the learning rate rises from zero."""
     max_updates: int | None = Field(ge=1, le=MOST_UPDATES)
@@ -438,10 +441,12 @@ class Evaluate(Section):
     MT-bench's schema: JSON lines with question_id, category and turns."""
     system_prompt: str
     """System turn before every question, as in serving; values as of `sharegpt.system_prompt`."""
-    questions: int = Field(ge=1, le=10**6)
-    """Questions taken from the bench, spread evenly over it, each with all its turns."""
-    maximum_new_tokens: int = Field(ge=2, le=LONGEST_REPLY)
-    """Longest generation for speed and acceptance length, in tokens."""
+    questions: Literal["auto"] | Annotated[int, Field(ge=1, le=10**6)]
+    """Questions taken from the bench, spread evenly over it, each with all its turns; auto: 80 on a
+    GPU, and on a CPU as many as have 20 turns."""
+    maximum_new_tokens: Literal["auto"] | Annotated[int, Field(ge=2, le=LONGEST_REPLY)]
+    """Longest generation for speed and acceptance length, in tokens; auto: 256 on a GPU, 64 on a
+    CPU."""
     decoder: Literal["chain", "static_tree", "dynamic_tree"]
     """What a step drafts: a chain of `draft_length` tokens, the tree `static_tree`, or a tree that
     is built anew in each step (EAGLE-2). The acceptance rates alpha_n are always those of a
@@ -483,9 +488,10 @@ class Evaluate(Section):
     """Tokens are drawn from the likeliest ones that together have this probability."""
     top_k: int | None = Field(ge=1, le=LARGEST_VOCABULARY)
     """Tokens are drawn from this many likeliest ones; null: from all."""
-    draft_vocabulary: int | None = Field(ge=1, le=LARGEST_VOCABULARY)
+    draft_vocabulary: Literal["auto"] | Annotated[int, Field(ge=1, le=LARGEST_VOCABULARY)] | None
     """Number of tokens, the most frequent in the training data, that the draft may propose; null:
-    all. Fewer make a draft step cheaper and lower the acceptance."""
+    all, as engines do; auto: all on a GPU, 8,192 on a CPU. Fewer make a draft step cheaper and
+    lower the acceptance."""
     dtype: Dtype
     """Precision for speed, acceptance length and agreement; acceptance rates and losslessness:
     float32."""
@@ -539,7 +545,13 @@ class Params(Section):
     def _batch_can_be_divided(self) -> Self:
         batch, processes = self.train.global_batch_size, self.machine.processes
         steps = self.machine.gradient_accumulation_steps
-        if batch % (processes * steps):
+        if batch == "auto":
+            if processes * steps > 1:
+                raise ValueError(
+                    f"train.global_batch_size = auto may become 1, which {processes} processes x "
+                    f"{steps} accumulation steps cannot divide; state a number, 16 is usual"
+                )
+        elif batch % (processes * steps):
             raise ValueError(
                 f"train.global_batch_size = {batch} cannot be divided among {processes} processes "
                 f"x {steps} accumulation steps; raise train.global_batch_size to a multiple of "

@@ -15,7 +15,7 @@ if __name__ == "__main__":  # started as a file: modules are found from the root
 from eagle.config import PrepareShareGptConfig, parse_command
 from eagle.errors import one_clear_message
 from eagle.sharegpt.conversations import named_fields
-from eagle.sharegpt.prepare import prepare
+from eagle.sharegpt.prepare import named_selection, prepare
 from eagle.tracking import say_written
 
 if __name__ == "__main__":
@@ -36,6 +36,8 @@ if __name__ == "__main__":
         rejected_file = command.output.with_suffix(".rejected.jsonl")
         prepared.rejected.write(rejected_file, range(len(prepared.rejected)))
         notes = [f"{len(prepared.selected):,} conversations, {len(prepared.rejected):,} rejected"]
+        if left_out := named_selection(prepared, command):
+            notes.append(left_out)
         if not_read := named_fields(prepared.fields_not_read):
             notes.append(not_read)
         say_written(

@@ -117,7 +117,11 @@ def select_questions(source: str, count: int) -> list[dict]:
     Raises:
         InputError: as `read_questions`.
     """
-    rows = read_questions(source)
+    return spread(read_questions(source), count)
+
+
+def spread(rows: list[dict], count: int) -> list[dict]:
+    """`count` of the rows, spread evenly over them; all if there are fewer."""
     count = min(count, len(rows))
     return [rows[i * len(rows) // count] for i in range(count)]
 

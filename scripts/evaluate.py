@@ -50,7 +50,7 @@ def measure(draft: Path, results: Path) -> dict:
         write_json(folder / "details.json", result.details)
         write_text(folder / "per_prompt.csv", result.per_prompt.to_csv(index=False))
         seconds = time.monotonic() - started
-        source = provenance(params.evaluate.model_dump(), inputs, seconds)
+        source = provenance(result.settings.model_dump(), inputs, seconds)
         write_json(folder / "provenance.json", source)
     metrics = result.metrics
     note = (

@@ -7,7 +7,7 @@ from eagle.command_line import run_stage
 from eagle.config import load_params
 from eagle.files import whole_folder, write_json
 from eagle.sharegpt.conversations import named_fields, split
-from eagle.sharegpt.prepare import prepare, statistics
+from eagle.sharegpt.prepare import named_selection, prepare, statistics
 from eagle.tracking import say_written
 
 SHAREGPT = Path("resources/sharegpt")
@@ -36,6 +36,8 @@ def main() -> None:
         f"{len(train):,} to train, {len(validation):,} to validate, "
         f"{len(prepared.rejected):,} rejected"
     ]
+    if left_out := named_selection(prepared, sharegpt):
+        notes.append(left_out)
     if not_read := named_fields(prepared.fields_not_read):
         notes.append(not_read)
     say_written("prepare_sharegpt", started, SHAREGPT, note="; ".join(notes))

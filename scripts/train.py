@@ -10,7 +10,7 @@ import uuid
 from pathlib import Path
 
 from eagle.command_line import run_stage
-from eagle.config import Params, Recipe, TrainConfig, flags_of, load_params
+from eagle.config import Params, Recipe, Train, TrainConfig, flags_of, load_params
 from eagle.errors import InputError
 from eagle.file_lock import file_lock
 from eagle.files import read_json, whole_folder
@@ -30,6 +30,8 @@ TOKENS = Path("resources/tokens")
 RUNS = Path("runs")
 DRAFT = Path("models/draft")
 RESULTS = Path("results/train")
+# Of global_batch_size: auto.
+LARGEST_BATCH, FEWEST_UPDATES = 16, 500
 # Seconds that training has after SIGTERM to finish its update, before SIGKILL.
 LONGEST_UPDATE = 600
 
@@ -39,6 +41,9 @@ def main() -> None:
     started = time.monotonic()
     params = load_params()
     processes, config = params.machine.processes, train_config(params)
+    if params.train.global_batch_size == "auto":
+        batch = config.micro_batch_size * config.gradient_accumulation_steps * processes
+        print(f"train: global_batch_size auto is {batch}, for the conversations there", flush=True)
     torchrun(processes, flags_of(config))
     publish(config, processes)
     say_written("train", started, DRAFT, RESULTS)
@@ -47,6 +52,7 @@ def main() -> None:
 def train_config(params: Params) -> TrainConfig:
     """The config of eagle/train.py for the `train` section on this machine."""
     train, machine = params.train, params.machine
+    batch = global_batch_size(train)
     slots = machine.processes * machine.gradient_accumulation_steps
     recipe = train.model_dump(include=set(Recipe.model_fields))
     ticks = machine.processes  # the tutorial's schedule counts updates x processes
@@ -56,7 +62,7 @@ def train_config(params: Params) -> TrainConfig:
         dataset_path=TOKENS,
         cpdir=RUNS,
         invocation=uuid.uuid4().hex,
-        micro_batch_size=train.global_batch_size // slots,
+        micro_batch_size=batch // slots,
         gradient_accumulation_steps=machine.gradient_accumulation_steps,
         num_warmup_steps=train.warmup_updates * ticks,
         num_training_steps=train.max_updates and train.max_updates * ticks,
@@ -65,9 +71,26 @@ def train_config(params: Params) -> TrainConfig:
         save_minutes=machine.save_minutes,
         verifier_sharding=machine.verifier_sharding,
         peak_tflops=machine.peak_tflops,
-        clearml_task=f"{machine.processes}processes-{train.global_batch_size}globalbs",
+        clearml_task=f"{machine.processes}processes-{batch}globalbs",
         progress_seconds=machine.progress_seconds,
     )
+
+
+def global_batch_size(train: Train) -> int:
+    """Conversations in an update, of as many as tokenize_dataset left where it is `auto`.
+
+    It does not depend on the machine, which must not change what is trained.
+
+    Raises:
+        InputError: it is `auto`, and there are no tokens.
+    """
+    if train.global_batch_size != "auto":
+        return train.global_batch_size
+    conversations = read_json(TOKENS / "manifest.json")["train"]["documents"]
+    batch = LARGEST_BATCH
+    while batch > 1 and conversations < batch * FEWEST_UPDATES:
+        batch //= 2
+    return batch
 
 
 def torchrun(processes: int, flags: list[str]) -> None:

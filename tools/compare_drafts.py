@@ -9,7 +9,6 @@ Nothing is measured here. Which draft is better by chance alone, the intervals t
 0 shows no difference.
 """
 
-import argparse
 import json
 from collections.abc import Sequence
 from io import StringIO
@@ -20,6 +19,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from eagle.command_line import parser
 from eagle.errors import InputError, one_clear_message
 from eagle.evaluation.comparison import Difference, Evaluated, differences
 from eagle.files import read_json
@@ -94,13 +94,9 @@ def _values(found: list[Difference], drafts: Sequence[Evaluated]) -> dict[str, l
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m tools.compare_drafts",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("results", nargs="+", help="folders of results, or names of experiments")
-    names = parser.parse_args().results
+    options = parser("tools.compare_drafts", __doc__)
+    options.add_argument("results", nargs="+", help="folders of results, or names of experiments")
+    names = options.parse_args().results
     if len(set(names)) < 2:
         raise InputError(f"found {' '.join(names)}; name at least two different results")
     show([read_evaluated(name) for name in names])

@@ -10,6 +10,7 @@ resources/verifier (`dvc repro download_model`).
 """
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -39,7 +40,9 @@ SETTINGS = Regenerate(
     dtype="bfloat16",
     seed=0,
 )
-FILES = 2  # each stays under 1 MB
+MORE = "more"
+"""The folder of the conversations that the default is not trained on; new ones go there. The order
+in the folder `default` decides the order in which the default draft sees them."""
 
 
 def unanswered(prompt: dict) -> dict:
@@ -60,11 +63,15 @@ def as_sharegpt(row: dict) -> dict:
     return {"id": row["id"], "conversations": turns}
 
 
+def shipped() -> dict[Path, list[dict]]:
+    """The rows of each file of the sample; each stays under 1 MB."""
+    return {path: read_json(path) for path in sorted(SAMPLE.glob("*/*.json"))}
+
+
 def already_answered() -> dict:
     """Conversations of the sample as it stands, by what the user and the system say in them."""
-    rows = [row for path in sorted(SAMPLE.glob("*.json")) for row in read_json(path)]
     answered = {}
-    for row in rows:
+    for row in chain.from_iterable(shipped().values()):
         messages = [
             {"role": ROLES[turn["from"]], "content": turn["value"]}
             | ({FINISH: turn[FINISH]} if FINISH in turn else {})
@@ -96,10 +103,15 @@ def main() -> None:
         for row in rows
         if asked(row["messages"]) in kept
     ]
-    for part in range(FILES):
-        part_rows = [as_sharegpt(row) for row in answered[part::FILES]]
-        lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in part_rows)
-        write_text(SAMPLE / f"sample-{part + 1}.json", f"[\n{lines}\n]\n")
+    by_id = {row["id"]: as_sharegpt(row) for row in answered}
+    files = shipped()
+    known = {row["id"] for old in files.values() for row in old}
+    for path, old in files.items():
+        ids = [row["id"] for row in old if row["id"] in by_id]
+        if path.parent.name == MORE:
+            ids += [name for name in by_id if name not in known]
+        lines = ",\n".join(json.dumps(by_id[name], ensure_ascii=False) for name in ids)
+        write_text(path, f"[\n{lines}\n]\n")
     write_json_lines(Path("resources/bench/default.jsonl"), bench_prompts())
     journal.path.unlink()
     print(f"wrote {len(answered)} conversations to {SAMPLE}, {len(replied)} of them answered anew")

@@ -1,15 +1,23 @@
-"""Put a recipe's values into params.yaml, leaving its comments and all other values.
+"""Put a recipe's values into params.yaml, on top of the base and of nothing else.
 
-    python -m tools.use_recipe llama2_7b_chat_1gpu
+    python -m tools.use_recipe llama2_7b_chat_tutorial machine.processes=4
+    python -m tools.use_recipe base                      # the base again
 
-The result is checked like any params.yaml before it is written; `git diff params.yaml` shows it,
-`git checkout params.yaml` takes it back.
+The base is the newest params.yaml in git's history that no recipe was put into; so what you commit
+there (your verifier, your data) is in the base. A recipe leaves a line at the top of params.yaml,
+and does not stand on the recipe before it. Values of your own that are in params.yaml and in no
+commit of the base are not lost: the command names them and stops, unless you say --keep or
+--discard. The result is checked like any params.yaml before it is written, and every value that
+differs from before is printed.
 """
 
+import shlex
+import subprocess
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from eagle.command_line import parser
 from eagle.config import load_params
@@ -18,31 +26,144 @@ from eagle.files import whole_file
 
 RECIPES = Path("recipes")
 PARAMS = Path("params.yaml")
+BASE = "base"
+MARK = "# Recipe: "
+Values = dict[str, Any]
+"""Of params.yaml, by section.key."""
 
 
-def use(name: str) -> None:
-    """Raises: InputError: no such recipe, or a result that params.yaml's check refuses."""
-    recipe = RECIPES / f"{name}.yaml"
-    if not recipe.is_file():
+def use(name: str, changes: list[str], keep: bool = False, discard: bool = False) -> None:
+    """Write params.yaml from the base, the recipe and the changes.
+
+    Args:
+        name: of a recipe, or "base".
+        changes: section.key=value each.
+        keep: put values of the user's own in again, on top.
+        discard: leave them out.
+
+    Raises:
+        InputError: no such recipe, no base, values that would be lost, or a result that is refused
+            as a params.yaml.
+    """
+    base, before = _base(), PARAMS.read_text(encoding="utf-8")
+    own = _own_values(before, base)
+    if own and not (keep or discard):
+        raise InputError(
+            f"{PARAMS} has values that neither git's base nor a recipe has: "
+            f"{', '.join(f'{key} = {value}' for key, value in own.items())}; commit them "
+            "(without a recipe in the file: they become part of the base), or add --keep to put "
+            "them in again, or --discard"
+        )
+    text = _with(base, name, changes, own if keep else {})
+    with whole_file(PARAMS) as partial:
+        partial.write_text(text, encoding="utf-8")
+        load_params(partial)
+    old, new = _values(before), _values(text)
+    for key in old | new:
+        if old.get(key) != new.get(key):
+            print(f"  {key}: {old.get(key)} -> {new.get(key)}")
+    print(f"use_recipe: wrote {PARAMS} from the base and {name}")
+
+
+def _with(base: str, name: str, changes: list[str], own: Values) -> str:
+    """The base's text with the values of a recipe, of changes to it, and of the user."""
+    yaml = _yaml()
+    params = yaml.load(base)
+    values = _recipe(name)
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not equals or key not in _values(base):
+            raise InputError(f"{change}: expected section.key=value with a key of {PARAMS}")
+        values[key] = yaml.load(value)
+    for key, value in (values | own).items():
+        section, field = key.split(".")
+        params[section][field] = value
+    text = StringIO()
+    yaml.dump(params, text)
+    mark = f"{MARK}{shlex.join([name, *changes])}\n" if name != BASE or changes else ""
+    return mark + text.getvalue()
+
+
+def _recipe(name: str) -> Values:
+    if name == BASE:
+        return {}
+    file = RECIPES / f"{name}.yaml"
+    if not file.is_file():
         known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
-        raise InputError(f"{recipe}: there is no such recipe; choose one of {known}")
+        raise InputError(f"{file}: there is no such recipe; choose one of {known}, or {BASE}")
+    return _values(file.read_text(encoding="utf-8"))
+
+
+def _base() -> str:
+    """The newest params.yaml in git's history without a recipe's line."""
+    for commit in _git("log", "--format=%H", "--", PARAMS.name).split():
+        text = _git("show", f"{commit}:./{PARAMS.name}")
+        if not text.startswith(MARK):
+            return text
+    raise InputError(
+        f"{PARAMS}: git's history has no version of it without a recipe, which is the base; commit "
+        "one, or get the whole history (git fetch --unshallow)"
+    )
+
+
+def _own_values(text: str, base: str) -> Values:
+    """What params.yaml has beside the base and the recipe that it names."""
+    expected = base
+    if text.startswith(MARK):
+        name, *changes = shlex.split(text.splitlines()[0].removeprefix(MARK))
+        if name == BASE or (RECIPES / f"{name}.yaml").is_file():
+            expected = _with(base, name, changes, {})
+    values = _values(expected)
+    return {
+        key: value
+        for key, value in _values(text).items()
+        if key not in values or values[key] != value
+    }
+
+
+def _values(text: str) -> Values:
+    try:
+        sections = _yaml().load(
+            text
+        )  # keeps how a number is written: PyYAML takes 3e-05 for a text
+    except YAMLError as error:
+        raise InputError(f"not valid YAML: {' '.join(str(error).split())[:200]}") from None
+    return {
+        f"{section}.{key}": value
+        for section, values in sections.items()
+        for key, value in values.items()
+    }
+
+
+def _yaml() -> YAML:
     yaml = YAML()
     yaml.width = 200
     null = "tag:yaml.org,2002:null"
     yaml.representer.add_representer(type(None), lambda out, _: out.represent_scalar(null, "null"))
-    params = yaml.load(PARAMS)
-    for section, values in yaml.load(recipe).items():
-        params[section].update(values)
-    text = StringIO()
-    yaml.dump(params, text)
-    with whole_file(PARAMS) as partial:
-        partial.write_text(text.getvalue(), encoding="utf-8")
-        load_params(partial)
-    print(f"use_recipe: wrote {PARAMS} from {recipe}")
+    return yaml
+
+
+def _git(*arguments: str) -> str:
+    try:
+        run = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    except OSError as error:
+        raise InputError(f"git cannot be run ({error.strerror}), and the base is in it") from None
+    if run.returncode:
+        raise InputError(f"git {' '.join(arguments)}: {run.stderr.strip()}; run in the project")
+    return run.stdout
+
+
+def main() -> None:
+    options = parser("tools.use_recipe", __doc__)
+    options.add_argument("name", help=f"of a file in {RECIPES}/, without .yaml; or {BASE}")
+    options.add_argument("changes", nargs="*", help="section.key=value, on top of the recipe")
+    own = options.add_mutually_exclusive_group()
+    own.add_argument("--keep", action="store_true", help="put values of your own in again")
+    own.add_argument("--discard", action="store_true", help="leave values of your own out")
+    arguments = options.parse_args()
+    use(arguments.name, arguments.changes, arguments.keep, arguments.discard)
 
 
 if __name__ == "__main__":
-    options = parser("tools.use_recipe", __doc__)
-    options.add_argument("name", help="of a file in recipes/, without .yaml")
     with one_clear_message():
-        use(options.parse_args().name)
+        main()

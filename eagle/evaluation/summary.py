@@ -41,6 +41,8 @@ class Measurements:
 
 @dataclass
 class Evaluation:
+    settings: Evaluate
+    """With numbers in place of `auto`."""
     metrics: dict
     """The keys of results/evaluate/metrics.json, one value each."""
     details: dict
@@ -52,7 +54,10 @@ class Evaluation:
 def summarize(settings: Evaluate, measured: Measurements) -> Evaluation:
     """Compute the figures of an evaluation. Nothing is measured here."""
     return Evaluation(
-        _metrics(measured, settings.seed), _details(settings, measured), _per_prompt(measured)
+        settings,
+        _metrics(measured, settings.seed),
+        _details(settings, measured),
+        _per_prompt(measured),
     )
 
 

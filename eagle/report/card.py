@@ -1,5 +1,6 @@
 """The model card of an exported draft: its verifier, how to serve it, and what it is worth."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 from eagle.rendering import render
@@ -33,19 +34,26 @@ def card(
 ) -> str:
     """README.md of one layout's folder, which begins with the metadata that the hub reads.
 
+    It names no folder of this machine. The hub's `base_model` is stated for a verifier from the hub
+    alone: where a folder or package has its weights from is not known, and a draft is of no use
+    with a model that the verifier was made from.
+
     Args:
-        verifier: resources/verifier/manifest.json: source, revision and file hashes.
-        licence: of the verifier, as the hub names it; None if params.yaml does not state it.
+        verifier: resources/verifier/manifest.json: source, revision, and what the model's own card
+            says (`eagle.verifier.model_card`).
+        licence: of the verifier, as params.yaml states it; None: the model's own card is asked.
     """
     kind, _, name = verifier["source"].partition(":")
     return render(
         CARD,
         layout=layout,
         library=LIBRARIES[layout],
-        source=verifier["source"],
+        source={"path": "a local folder", "package": f"the package {name}", "hub": name}[kind],
+        title=name if kind == "hub" else verifier["title"] or Path(name).name,
         revision=verifier["revision"],
         hub_name=name if kind == "hub" else None,
-        licence=licence,
+        licence=licence or verifier["license"],
+        licence_name=None if licence else verifier["license_name"],
         trained=trained.provenance,
         validation=trained.validation,
         evaluated=measured.provenance,

@@ -82,6 +82,16 @@ class Prepared:
         self.origins: list[tuple[str, int, str | int]] = []
         """File, row and id of each usable conversation."""
 
+    @property
+    def available(self) -> int:
+        """The number of conversations that can be used, near duplicates left out."""
+        return len(self.usable) - self.rejections.counts["near duplicate"]
+
+    @property
+    def not_selected(self) -> int:
+        """How many of them `n` or `frac` leaves out."""
+        return self.available - len(self.selected)
+
     def accept(self, row: CheckedRow) -> None:
         """Add a usable conversation; without an id of its own, its id is its number."""
         identity = len(self.usable) if row.id is None else row.id
@@ -133,7 +143,9 @@ def prepare(
     with Progress("prepare", size / 1e6, "MB", progress_seconds) as progress:
         batches = ordered_map(
             partial(Rules, selection),
-            chain.from_iterable(_rows(file, selection.roles, progress) for file in files),
+            chain.from_iterable(
+                _rows(file, _name(file, source), selection.roles, progress) for file in files
+            ),
             processes if size > PARALLEL_BYTES else 1,
         )
         for row in chain.from_iterable(batches):
@@ -221,6 +233,17 @@ class Rules:
         return checked_row, words
 
 
+def named_selection(prepared: Prepared, selection: ShareGptSelection) -> str:
+    """A note on what `n` or `frac` leaves out, for the line that ends a command; may be empty."""
+    if not prepared.not_selected:
+        return ""
+    asked = f"n = {selection.n}" if selection.n is not None else f"frac = {selection.frac}"
+    return (
+        f"{prepared.not_selected:,} of {prepared.available:,} usable conversations left out by "
+        f"{asked}"
+    )
+
+
 def statistics(prepared: Prepared, splits: dict[str, list[int]]) -> dict:
     """Counts of rows by what happened to them, and counts and lengths of the conversations.
 
@@ -238,13 +261,12 @@ def statistics(prepared: Prepared, splits: dict[str, list[int]]) -> dict:
     )
     lengths = table["assistant_characters"].describe(percentiles=[0.1, 0.5, 0.9])
     rejected = len(prepared.rejected)
-    reasons = prepared.rejections.counts
-    usable = len(prepared.usable) - reasons["near duplicate"]
     return {
-        "read": usable + rejected,
-        "kept": usable,
+        "read": prepared.available + rejected,
+        "kept": prepared.available,
+        "not_selected": prepared.not_selected,
         "changes": dict(sorted(prepared.changes.items())),
-        "rejected": dict(sorted(reasons.items())),
+        "rejected": dict(sorted(prepared.rejections.counts.items())),
         "fields_not_read": dict(sorted(prepared.fields_not_read.items())),
         "conversations": table.groupby("split").size().to_dict(),
         "assistant_turns": table.groupby("split")["turns"].sum().to_dict(),
@@ -256,13 +278,21 @@ def statistics(prepared: Prepared, splits: dict[str, list[int]]) -> dict:
 
 
 def _files(source: str, revision: str | None) -> list[Path]:
-    """The files of a source, in the order of their names."""
+    """The files of a source, of a folder's subfolders too, in the order of their names."""
     if source.startswith("hub:"):
         return [fetch_dataset_file(source, revision, f"sharegpt.source = {source}")]
     return local_files(source)
 
 
-def _rows(file: Path, roles: Mapping[str, str], progress: Progress) -> Iterator[list[Row]]:
+def _name(file: Path, source: str) -> str:
+    """A file's path within the folder that is the source."""
+    inside = file.is_relative_to(source) and file != Path(source)
+    return str(file.relative_to(source)) if inside else file.name
+
+
+def _rows(
+    file: Path, name: str, roles: Mapping[str, str], progress: Progress
+) -> Iterator[list[Row]]:
     """Read a file's rows in batches."""
     number = 0
     for batch in batches_of_rows(file, progress):
@@ -270,9 +300,9 @@ def _rows(file: Path, roles: Mapping[str, str], progress: Progress) -> Iterator[
         for content in batch:
             try:
                 read = turns_of(content, roles)
-                rows.append(Row(file.name, number, content.get("id"), read))
+                rows.append(Row(name, number, content.get("id"), read))
             except Rejected as reason:
-                rows.append(Row(file.name, number, None, None, str(reason)))
+                rows.append(Row(name, number, None, None, str(reason)))
             number += 1
         yield rows
 

@@ -16,7 +16,7 @@ def local_files(source: str) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        files = sorted({file for pattern in PATTERNS for file in path.glob(pattern)})
+        files = sorted({file for pattern in PATTERNS for file in path.rglob(pattern)})
         if not files:
             raise InputError(f"{source}: the folder holds no .json file of conversations")
         return files

@@ -9,7 +9,7 @@ import torch
 
 from eagle.config import TrainConfig
 from eagle.draft.draft import Draft, draft_config
-from eagle.draft.vocabulary import Vocabulary, full_vocabulary, part_of_vocabulary
+from eagle.draft.vocabulary import Vocabulary, automatic_size, full_vocabulary, part_of_vocabulary
 from eagle.tokens.token_set import TokenSet
 from eagle.tracking import Tracker
 from eagle.training.batch import Split
@@ -30,7 +30,8 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KEPT_KERNELS))
 
 def new_draft(config: TrainConfig, verifier: Verifier) -> tuple[TrainConfig, Draft]:
     """A draft with random weights on the verifier's device, after the config that it is trained
-    with: in that, `initialization` and `attn` are what `auto` is for this verifier and device.
+    with: in that, `initialization`, `attn` and `softmax_vocabulary` are what `auto` is for this
+    verifier and device.
 
     Raises:
         InputError: `eagle_config_path` is not a config, the verifier does not fit it or
@@ -42,6 +43,7 @@ def new_draft(config: TrainConfig, verifier: Verifier) -> tuple[TrainConfig, Dra
     initialization, reason = choose_initialization(config.initialization, draft, verifier)
     _say_choice("initialization", config.initialization, initialization, reason)
     config = config.model_copy(update={"initialization": initialization})
+    config = with_vocabulary(config, verifier)
     return with_attention(config, draft, verifier), draft
 
 
@@ -61,6 +63,16 @@ def with_attention(config: TrainConfig, draft: Draft, verifier: Verifier) -> Tra
         reason = verifier.pack_documents(attn)
         _say_choice("the verifier's attn", attn, f"{verifier.attn}, with padding", reason)
     return config.model_copy(update={"attn": attn})
+
+
+def with_vocabulary(config: TrainConfig, verifier: Verifier) -> TrainConfig:
+    """The config with what `softmax_vocabulary` is on the verifier's device."""
+    device = verifier.head.device
+    size = automatic_size(config.softmax_vocabulary, device)
+    if size != config.softmax_vocabulary:
+        chosen = "the full vocabulary" if size is None else f"{size:,} tokens"
+        _say_choice("softmax_vocabulary", config.softmax_vocabulary, chosen, f"on {device.type}")
+    return config.model_copy(update={"softmax_vocabulary": size})
 
 
 def _say_choice(name: str, asked: str, chosen: str, reason: str | None) -> None:

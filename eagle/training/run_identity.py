@@ -11,7 +11,7 @@ NOT_IN_THE_NAME = {
     "save_minutes", "clearml_project", "clearml_task", "progress_seconds", "verifier_sharding",
     "peak_tflops",
 }  # fmt: skip
-CHOSEN_BY_TRAINING = ("initialization", "attn")
+CHOSEN_BY_TRAINING = ("initialization", "attn", "softmax_vocabulary")
 """Fields that name something else in a run than was asked for, where that was `auto` or is another
 name for the same (flash_attention_2 without its package)."""
 DRAFT_FOLDERS = ("best", "last")

@@ -13,11 +13,12 @@ from eagle.template.stop_tokens import check_stop_tokens
 from eagle.template.template import own_template
 from eagle.tokens.tokenizer import load_tokenizer, stop_token_ids
 from eagle.verifier.admission import admit, admit_config
+from eagle.verifier.model_card import CARD, ModelCard, read_model_card
 from eagle.verifier.package import package_folder
 
 # Weights in a format that cannot run code, configuration and tokenizer; no code.
 WEIGHTS = ["*.safetensors"]
-SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*"]
+SMALL_FILES = ["*.json", "*.jinja", "tokenizer.model", "LICENSE*", "NOTICE*", CARD]
 MODEL_FILES = WEIGHTS + SMALL_FILES
 
 
@@ -30,26 +31,30 @@ def fetch_verifier(source: str, revision: str | None, folder: Path) -> dict:
         folder: an existing, empty folder.
 
     Returns:
-        The manifest: source, revision and the SHA-256 of every file, as written to manifest.json.
+        The manifest, as written to manifest.json: source, revision, the SHA-256 of every file, and
+        what the model's own card says (`ModelCard`).
 
     Raises:
         InputError: the source is absent, gated, unreachable, of another version, or not a model.
     """
     kind, _, name = source.partition(":")
-    {"package": _from_package, "path": _from_path, "hub": _from_hub}[kind](name, revision, folder)
+    fetch = {"package": _from_package, "path": _from_path, "hub": _from_hub}[kind]
+    card = fetch(name, revision, folder)
+    (folder / CARD).unlink(missing_ok=True)  # a text for people must not change the model's hash
     _check_layout(folder, source)
     admit(folder, where=source)
     _check_replies(folder)
     manifest = {
         "source": source,
         "revision": revision,
+        **card._asdict(),
         "files": {path.name: sha256_of_file(path) for path in sorted(folder.iterdir())},
     }
     write_json(folder / "manifest.json", manifest)
     return manifest
 
 
-def _from_path(name: str, _revision: str | None, folder: Path) -> None:
+def _from_path(name: str, _revision: str | None, folder: Path) -> ModelCard:
     origin = Path(name)
     if not origin.is_dir():
         raise InputError(
@@ -62,29 +67,31 @@ def _from_path(name: str, _revision: str | None, folder: Path) -> None:
     for pattern in MODEL_FILES:
         for path in origin.glob(pattern):
             shutil.copyfile(path, folder / path.name)
+    return read_model_card(folder)
 
 
-def _from_hub(name: str, revision: str | None, folder: Path) -> None:
+def _from_hub(name: str, revision: str | None, folder: Path) -> ModelCard:
     asked_by = f"verifier.source = hub:{name}"
     snapshot(name, revision, folder, SMALL_FILES, asked_by)
     if (folder / "config.json").is_file():
         admit_config(folder, asked_by)  # before gigabytes are downloaded
         _check_replies(folder)
     snapshot(name, revision, folder, WEIGHTS, asked_by)
+    return read_model_card(folder)
 
 
-def _from_package(name: str, revision: str | None, folder: Path) -> None:
+def _from_package(name: str, revision: str | None, folder: Path) -> ModelCard:
     weights = sorted(package_folder(name, revision).rglob("*.gguf"))
     if len(weights) != 1:
         raise InputError(
             f"verifier.source = package:{name}: expected one GGUF file in the package, "
             f"found {len(weights)}; only packages that carry one GGUF model can be a verifier"
         )
-    _dequantize_gguf(weights[0], folder)
+    return _dequantize_gguf(weights[0], folder)
 
 
-def _dequantize_gguf(weights: Path, folder: Path) -> None:
-    """Write a GGUF model as bfloat16 safetensors.
+def _dequantize_gguf(weights: Path, folder: Path) -> ModelCard:
+    """Write a GGUF model as bfloat16 safetensors. Returns what the file says of the model.
 
     The 4-bit blocks are converted to bfloat16 once, here. So every later precision starts from the
     same numbers, and runs in bfloat16 use exactly these.
@@ -110,6 +117,12 @@ def _dequantize_gguf(weights: Path, folder: Path) -> None:
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**location).save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
+    fields = gguf.GGUFReader(weights).fields
+    title, license = (
+        fields[key].contents() if key in fields else None
+        for key in ("general.name", "general.license")
+    )
+    return ModelCard(title, license)
 
 
 def _check_replies(folder: Path) -> None:

@@ -106,9 +106,9 @@ def test_the_sample_is_large_enough():
     assert manifest["train"]["documents"] + manifest["validation"]["documents"] > 100
     rows = [
         row
-        for path in sorted((ROOT / "resources/conversations").glob("*.json"))
+        for path in sorted((ROOT / "resources/conversations").glob("*/*.json"))
         for row in json.loads(path.read_text())
     ]
     assert len(rows) > 800
-    shipped = (ROOT / "resources/conversations").glob("*.json")
+    shipped = (ROOT / "resources/conversations").glob("*/*.json")
     assert all(path.stat().st_size < 1e6 for path in shipped)

@@ -16,7 +16,7 @@ from tests.tiny import MARKED, make_conversations, make_verifier
 
 TINY_PARAMS = {
     "verifier": {"revision": None},
-    "sharegpt": {"validation_fraction": 0.2},
+    "sharegpt": {"source": "resources/conversations", "validation_fraction": 0.2},
     "regenerate": {"dtype": "float32", "maximum_new_tokens": 8},
     "template": {"file": "resources/chat_templates/tiny.jinja", "sample": 10},
     "tokens": {"maximum_model_length": 128},

