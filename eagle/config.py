@@ -384,7 +384,10 @@ class Recipe(Section):
     rollout_steps: int = Field(ge=0, le=LONGEST_CHAIN)
     """Further steps in which the draft reads its own predictions, as in decoding; all steps weigh
     the same."""
-    softmax_vocabulary: Literal["auto"] | Annotated[int, Field(ge=2, le=LARGEST_VOCABULARY)] | None
+    softmax_vocabulary: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=2, le=LARGEST_VOCABULARY)] | None,
+        _expected(f"auto, null, or a number from 2 to {LARGEST_VOCABULARY}"),
+    ]
     """Number of tokens, the most frequent in the training data, over which the classification loss
     computes its softmaxes; null: the full vocabulary; auto: the full one on a GPU, 8,192 on a CPU,
     where the product with the head takes most of the time. Validation always uses the full one."""
@@ -421,7 +424,10 @@ class Recipe(Section):
 
 
 class Train(Recipe):
-    global_batch_size: Literal["auto"] | Annotated[int, Field(ge=1, le=LARGEST_BATCH)]
+    global_batch_size: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=LARGEST_BATCH)],
+        _expected(f"auto, or a number from 1 to {LARGEST_BATCH}"),
+    ]
     """Conversations in an update; auto: the largest of 1, 2, 4, 8 and 16 that leaves 500 updates in
     a pass over the training conversations. With one process and one accumulation step alone."""
     warmup_updates: int = Field(ge=0, le=MOST_UPDATES)
@@ -441,10 +447,16 @@ class Evaluate(Section):
     MT-bench's schema: JSON lines with question_id, category and turns."""
     system_prompt: str
     """System turn before every question, as in serving; values as of `sharegpt.system_prompt`."""
-    questions: Literal["auto"] | Annotated[int, Field(ge=1, le=10**6)]
+    questions: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=10**6)],
+        _expected("auto, or a number from 1 to 1000000"),
+    ]
     """Questions taken from the bench, spread evenly over it, each with all its turns; auto: 80 on a
     GPU, and on a CPU as many as have 20 turns."""
-    maximum_new_tokens: Literal["auto"] | Annotated[int, Field(ge=2, le=LONGEST_REPLY)]
+    maximum_new_tokens: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=2, le=LONGEST_REPLY)],
+        _expected(f"auto, or a number from 2 to {LONGEST_REPLY}"),
+    ]
     """Longest generation for speed and acceptance length, in tokens; auto: 256 on a GPU, 64 on a
     CPU."""
     decoder: Literal["chain", "static_tree", "dynamic_tree"]
@@ -488,7 +500,10 @@ class Evaluate(Section):
     """Tokens are drawn from the likeliest ones that together have this probability."""
     top_k: int | None = Field(ge=1, le=LARGEST_VOCABULARY)
     """Tokens are drawn from this many likeliest ones; null: from all."""
-    draft_vocabulary: Literal["auto"] | Annotated[int, Field(ge=1, le=LARGEST_VOCABULARY)] | None
+    draft_vocabulary: Annotated[
+        Literal["auto"] | Annotated[int, Field(ge=1, le=LARGEST_VOCABULARY)] | None,
+        _expected(f"auto, null, or a number from 1 to {LARGEST_VOCABULARY}"),
+    ]
     """Number of tokens, the most frequent in the training data, that the draft may propose; null:
     all, as engines do; auto: all on a GPU, 8,192 on a CPU. Fewer make a draft step cheaper and
     lower the acceptance."""

@@ -79,7 +79,7 @@ def read(name: str) -> dict:
 
 
 def test_from_own_messages_to_a_card_every_row_is_accounted_for(folder, monkeypatch, capfd, run):
-    """All stages in their order; without DVC and, but for training, in this process: that is fast."""
+    """All stages in order; without DVC and, but for training, in this process: that is fast."""
     monkeypatch.chdir(folder)
     for stage in yaml.safe_load(Path("dvc.yaml").read_text())["stages"]:
         if stage == "train":
