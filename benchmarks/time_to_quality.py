@@ -34,7 +34,7 @@ from eagle.training.history import UpdateLosses, UpdateSums
 from eagle.training.schedule import Schedule
 from eagle.training.trainer import Trainer
 from eagle.verifier.verifier import Verifier
-from scripts.train import train_config
+from scripts.train import global_batch_size, train_config
 
 VERIFIER, TOKENS = Path("resources/verifier"), Path("resources/tokens")
 RESULT = Path("benchmarks/results/time_to_quality.json")
@@ -141,7 +141,7 @@ class Race:
         return trainer.points
 
     def official(self, rate: float, folder: Path) -> list[dict]:
-        a_pass = len(self.train) // self.params.train.global_batch_size
+        a_pass = len(self.train) // global_batch_size(self.params.train)
         once = {"num_training_steps": a_pass, "validation_updates": a_pass}
         config = self._config(OFFICIAL | {"learning_rate": rate} | once)
         self._fill_cache(self.train)

@@ -105,7 +105,7 @@ def test_from_own_messages_to_a_card_every_row_is_accounted_for(folder, monkeypa
     trained = read("results/train/provenance.json")["parameters"]
     assert trained["micro_batch_size"] * trained["gradient_accumulation_steps"] == 1
     assert trained["softmax_vocabulary"] == 8192
-    assert pd.read_csv("results/train/history.csv")["update"].max() == 2 * 111
+    assert len(pd.read_csv("results/train/history.csv")) == 2 * 111
 
     assert read("results/evaluate/provenance.json")["parameters"]["questions"] == 2
     details = read("results/evaluate/details.json")

@@ -219,6 +219,14 @@ def test_an_absent_file_says_where_to_run(tmp_path):
         load_params(tmp_path / "absent.yaml")
 
 
+def test_an_automatic_batch_is_refused_before_anything_runs_where_it_may_not_be_divisible(tmp_path):
+    for values in ({"processes": 4}, {"gradient_accumulation_steps": 2}):
+        train = SHIPPED["train"] | {"global_batch_size": "auto"}
+        params = SHIPPED | {"train": train, "machine": SHIPPED["machine"] | values}
+        with pytest.raises(InputError, match="auto may become 1.*state a number, 16 is usual"):
+            load_params(written(tmp_path, params))
+
+
 def test_the_committed_schema_is_the_models():
     assert json.loads((ROOT / SCHEMA).read_text()) == schema()
 

@@ -123,3 +123,12 @@ def test_deterministic_algorithms_change_nothing_on_a_cpu(train):
     assert len(usual.state.history) == len(usual.updates)
     weights = zip(usual.draft.parameters(), other.draft.parameters(), strict=True)
     assert all(torch.equal(one, another) for one, another in weights)
+
+
+def test_an_automatic_softmax_is_whole_on_a_gpu_and_small_on_a_cpu(make_config, verifier, capsys):
+    config, _ = new_draft(make_config(softmax_vocabulary="auto"), verifier)
+    cpu = verifier.head.device.type == "cpu"
+    assert config.softmax_vocabulary == (8192 if cpu else None)
+    size = "8,192 tokens: on cpu" if cpu else "the full vocabulary: on cuda"
+    assert f"train: softmax_vocabulary auto is {size}" in capsys.readouterr().err
+    assert new_draft(make_config(softmax_vocabulary=50), verifier)[0].softmax_vocabulary == 50
