@@ -68,7 +68,7 @@ def test_all_mistakes_of_all_sections_are_listed_at_once(check):
         ({"train": {"eagle_config_path": "absent.json"}}, "^train.eagle_config_path = absent.json"),
         ({"train": {"eagle_config_path": "README.md"}}, "README.md: not valid JSON at line 1"),
         ({"sharegpt": {"source": "docs"}}, "sharegpt.source = docs: the folder holds no .json"),
-        ({"machine": {"processes": 7}}, "cannot be divided among 7 processes"),
+        ({"machine": {"processes": 7}}, "which 7 processes x 1 accumulation steps cannot divide"),
         ({"evaluate": {"bench": "params.yaml"}}, "params.yaml, line 1: not valid JSON"),
     ],
 )
