@@ -368,9 +368,6 @@ class Recipe(Section):
     flash_attention_2: the flash-attn package, or varlen where it is not installed. sdpa: torch's
     fused kernels, a document at a time. eager: for reference. auto: varlen where it can be, sdpa
     elsewhere. Training says what it took."""
-    compile: bool
-    """Compile the draft's layer with torch.compile: for GPUs. On a CPU it needs a C++ compiler and
-    takes longer than it saves."""
     deterministic: bool
     """On a GPU: take only algorithms that give the same numbers each time, so that a run that was
     killed and started again ends in bit-identical weights. They are slower, attention's backward
@@ -599,7 +596,7 @@ _TutorialRecipe = with_defaults(
     noise_low=-0.1, noise_high=0.1, noise_form="fixed", mask_alignment="official",
     eagle_config_path=None, verifier_model_dtype="bfloat16",
     verifier_model_lm_head_dtype="bfloat16", eagle_dtype="bfloat16", mixed_precision="bf16",
-    attn="auto", compile=False, deterministic=False, initialization="random", rollout_steps=0,
+    attn="auto", deterministic=False, initialization="random", rollout_steps=0,
     softmax_vocabulary=None, features="replay", replay_passes=1, replay_documents=256,
     validation_updates=None, seed=0,
 )  # fmt: skip

@@ -53,11 +53,6 @@ def train(config: TrainConfig) -> Path | None:
                 "--micro-batch-size and raise --gradient-accumulation-steps by the same factor, "
                 "or lower --maximum-model-length"
             ) from None
-        except _compile_errors(config) as error:
-            raise InputError(
-                "--compile = true (train.compile): torch.compile failed here "
-                f"({str(error).splitlines()[0]}); install what it asks for, or leave it out"
-            ) from None
 
 
 def _train(config: TrainConfig, device: torch.device) -> Path | None:
@@ -105,14 +100,6 @@ def _train(config: TrainConfig, device: torch.device) -> Path | None:
                 flush=True,
             )
     return run.path if finished else None
-
-
-def _compile_errors(config: TrainConfig) -> tuple[type[Exception], ...]:
-    if not config.compile:
-        return ()
-    from torch._dynamo.exc import TorchDynamoException  # a second to import
-
-    return (TorchDynamoException,)
 
 
 if __name__ == "__main__":

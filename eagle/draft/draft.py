@@ -178,17 +178,6 @@ class Draft(nn.Module):
             parameter.data = parameter.data.to(dtype)
         return self
 
-    def compile_layer(self, backend: str = "inductor") -> None:
-        """Compile the operations before and after attention, for any number of positions.
-
-        Attention itself is not compiled: it is a fused kernel already, and the kernel and the
-        documents change from step to step.
-        """
-        layer = self.layers[0]
-        options = {"backend": backend, "dynamic": True, "fullgraph": True}
-        layer.self_attn.project = torch.compile(layer.self_attn.project, **options)
-        layer.finish = torch.compile(layer.finish, **options)
-
     def forward(
         self, features: Tensor, embeddings: Tensor, positions: Tensor, attend: Attend
     ) -> Tensor:

@@ -57,7 +57,7 @@ class Split:
         """The pairs of `documents`, with noise on the inputs unless `epoch` is None.
 
         One more document of zeros, in which no position counts, pads the pairs to a multiple of
-        ROUND: with few shapes a CPU builds few kernels, and a compiler compiles seldom.
+        ROUND: with few shapes a CPU builds few kernels.
         """
         chosen = [self.counted[document].nonzero()[:, 0] for document in documents]
         # pair t has its target at position t + 1

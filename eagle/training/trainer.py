@@ -117,8 +117,6 @@ class Trainer:
             initialize_least_squares(draft, self._pairs_to_fit())
             if config.initialization == "last_layer":
                 initialize_from_last_layer(draft, verifier)
-        if config.compile:
-            draft.compile_layer()
         for parameter in draft.parameters():  # each rank's processor solved for them
             broadcast(parameter.data, 0)
         self.predictor: Draft | LowPrecisionDraft = draft
@@ -149,8 +147,9 @@ class Trainer:
             if finished:
                 self._write_draft("last")
         signal.signal(signal.SIGTERM, before)
-        if self.rank == 0:
-            self._print_padding()
+        read = self.verifier.read
+        if self.rank == 0 and read.real:
+            print(f"train: the verifier read {read}", file=sys.stderr, flush=True)
         if self.rank == 0 and finished:
             for name in ("history", "validations"):
                 table = pd.DataFrame(getattr(self.state, name))
@@ -206,24 +205,12 @@ class Trainer:
             f"attention {self.config.attn} ({BACKENDS[self.config.attn]}), "
             f"loss in blocks of {rows:,} x {columns:,} logits, "
             f"draft in {self.compute_dtype}"
-            + (" and compiled" if self.config.compile else "")
             + (f", {share:.0%} of the schedule used" if share < 1 else "")
             + (f", resumed at update {self.state.update}" if self.state.update else "")
             + f"\ntrain: {self.memory}",
             file=sys.stderr,
             flush=True,
         )
-
-    def _print_padding(self) -> None:
-        """What this process's verifier has read beside documents."""
-        real, padding = self.verifier.read
-        if real:
-            print(
-                f"train: the verifier read {real:,} tokens and {padding:,} of padding "
-                f"({padding / (real + padding):.0%})",
-                file=sys.stderr,
-                flush=True,
-            )
 
     def _run(self, progress: Progress) -> bool:
         """Updates, and the validations between them, until the end or SIGTERM."""

@@ -36,6 +36,10 @@ class TokensRead(NamedTuple):
     real: int
     padding: int
 
+    def __str__(self) -> str:
+        share = self.padding / max(1, sum(self))
+        return f"{self.real:,} tokens and {self.padding:,} of padding ({share:.0%})"
+
 
 class Verifier(nn.Module):
     """A causal language model without gradients.

@@ -65,27 +65,6 @@ def test_it_is_transformers_llama_layer_without_the_input_norm(config, biases):
     torch.testing.assert_close(actual, expected[0], atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.long
-def test_a_compiled_layer_is_the_layer(config):
-    """Compiled for any number of positions; needs a C++ compiler, and half a minute."""
-    draft = Draft(config)
-    initialize_random(draft, 0)
-    results = []
-    for compiled in (False, True):
-        if compiled:
-            draft.compile_layer()
-        for length in (64, 128, 192):
-            features, embeddings = pairs(config, length)
-            attend = attend_within_documents([length], "sdpa")
-            predicted = draft(features, embeddings, torch.arange(length), attend)
-            gradients = torch.autograd.grad(predicted.square().sum(), list(draft.parameters()))
-            results.append((predicted, *gradients))
-    assert not [name for name in draft.state_dict() if "orig_mod" in name]
-    for original, compiled in zip(results[:3], results[3:], strict=True):
-        for a, b in zip(original, compiled, strict=True):
-            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
-
-
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 def test_packed_documents_are_the_documents_alone(config, backend):
     draft = Draft(config)
