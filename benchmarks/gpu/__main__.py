@@ -28,6 +28,7 @@ from pathlib import Path
 
 from benchmarks.gpu.ceilings import measure_ceilings, measure_machine
 from benchmarks.gpu.decoding import measure_decoding
+from benchmarks.gpu.deterministic import measure_deterministic
 from benchmarks.gpu.forwards import measure_forwards
 from benchmarks.gpu.gpu_tests import measure_tests
 from benchmarks.gpu.kernels import measure_kernels
@@ -57,6 +58,7 @@ PARTS = {
     "memory": (measure_memory, 30),
     "lossless": (measure_lossless, 40),
     "kills": (measure_kills, 60),
+    "deterministic": (measure_deterministic, 30),
     "precision": (measure_precision, 40),
     "tests": (measure_tests, 60),
 }
