@@ -63,7 +63,7 @@ def _files_of(section: Section) -> Iterator[str]:
         Verifier: [_verifier],
         ShareGpt: [_conversations, _system_prompt, _training_bench],
         Template: [_template],
-        Train: [_draft_config],
+        Train: [_draft_config, _initial_draft],
         Evaluate: [_bench, _system_prompt, _tree],
     }
     for check in checks.get(type(section), []):
@@ -124,6 +124,17 @@ def _draft_config(train: Train) -> None:
             read_json(train.eagle_config_path)
         except InputError as error:
             raise InputError(f"train.eagle_config_path = {error}") from None
+
+
+def _initial_draft(train: Train) -> None:
+    kind, _, folder = train.initialization.partition(":")
+    if kind == "path":
+        for name in ("config.json", "model.safetensors"):
+            if not (Path(folder) / name).is_file():
+                raise InputError(
+                    f"train.initialization = {train.initialization}: the folder has no {name}; "
+                    "give the folder of a draft, such as models/export/official"
+                )
 
 
 def _bench(evaluate: Evaluate) -> None:

@@ -372,12 +372,17 @@ class Recipe(Section):
     """On a GPU: take only algorithms that give the same numbers each time, so that a run that was
     killed and started again ends in bit-identical weights. They are slower, attention's backward
     pass above all. On a CPU it changes nothing: numbers are always the same there."""
-    initialization: Literal["random", "least_squares", "last_layer", "auto"]
+    initialization: Annotated[
+        Literal["random", "least_squares", "last_layer", "auto"]
+        | Annotated[str, Field(pattern="^path:.+")],
+        _expected("random, least_squares, last_layer, auto, or path:FOLDER of a draft"),
+    ]
     """random: normal weights (official code). least_squares: `fc` is fitted to the features in
     closed form, and the output projections of attention and MLP are zero. last_layer: as
     least_squares, and the other weights of attention and MLP come from the verifier's last layer,
     which must be one of Llama's. auto: last_layer where that layer has the weights and the
-    arithmetic of Llama's, least_squares elsewhere."""
+    arithmetic of Llama's, least_squares elsewhere. path:FOLDER: the weights of an existing draft of
+    the same verifier and shape, of models/draft or in the official layout."""
     rollout_steps: int = Field(ge=0, le=LONGEST_CHAIN)
     """Further steps in which the draft reads its own predictions, as in decoding; all steps weigh
     the same."""

@@ -22,6 +22,7 @@ if __name__ == "__main__":  # started as a file: its own folder would be searche
 import torch
 
 from eagle.config import TrainConfig, parse_command
+from eagle.draft.checkpoint import draft_hash
 from eagle.errors import InputError, one_clear_message
 from eagle.files import sha256_of_folder
 from eagle.tracking import tracker_of
@@ -30,7 +31,7 @@ from eagle.training.determinism import deterministic
 from eagle.training.distributed import gather, process_group, rank_and_world
 from eagle.training.documents import check_vocabulary, load_documents
 from eagle.training.run_folder import RunFolder, code_hash
-from eagle.training.run_identity import sha256_of_text
+from eagle.training.run_identity import initial_draft, sha256_of_text
 from eagle.verifier.verifier import Verifier
 
 
@@ -75,6 +76,8 @@ def _train(config: TrainConfig, device: torch.device) -> Path | None:
         "draft_config": sha256_of_text(draft.config.to_json_string()),
         "code": code_hash(Path(__file__)),
     }
+    if folder := initial_draft(config):
+        inputs["initial_draft"] = draft_hash(folder)
     run = RunFolder.of(config, inputs)
     with run.held(config.invocation):
         if gather(run.finished())[0]:  # as rank 0 found it

@@ -16,8 +16,13 @@ from eagle.training.batch import Split
 from eagle.training.distributed import rank_and_world
 from eagle.training.feature_cache import CachedFeatures
 from eagle.training.features import Features, ReplayedFeatures
-from eagle.training.initialization import choose_initialization, initialize_random
+from eagle.training.initialization import (
+    choose_initialization,
+    initialize_from_draft,
+    initialize_random,
+)
 from eagle.training.memory import KEPT_KERNELS
+from eagle.training.run_identity import initial_draft
 from eagle.training.trainer import Trainer, compute_dtype
 from eagle.verifier.attention import PACKED, choose_attention
 from eagle.verifier.verifier import Verifier
@@ -35,10 +40,13 @@ def new_draft(config: TrainConfig, verifier: Verifier) -> tuple[TrainConfig, Dra
 
     Raises:
         InputError: `eagle_config_path` is not a config, the verifier does not fit it or
-            `initialization`, or the device has no such `attn`.
+            `initialization`, the draft to begin from is not there or of another shape, or the
+            device has no such `attn`.
     """
     draft = Draft(draft_config(config.eagle_config_path, verifier.config))
     initialize_random(draft, config.seed)
+    if folder := initial_draft(config):
+        initialize_from_draft(draft, folder)
     draft = draft.to(verifier.head.device)
     initialization, reason = choose_initialization(config.initialization, draft, verifier)
     _say_choice("initialization", config.initialization, initialization, reason)

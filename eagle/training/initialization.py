@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
+from eagle.draft.checkpoint import load_draft
 from eagle.draft.draft import Draft, attend_within_documents
 from eagle.errors import InputError
 from eagle.training.distributed import sum_over_ranks
@@ -23,6 +25,13 @@ COMPARED_TOKENS = 4
 # Largest difference of the two, as a share of what the layer adds: float32 rounding is far below.
 ROUNDING = 1e-3
 INPUT_NORM = "input_layernorm.weight"
+FITTED = ("least_squares", "last_layer")
+"""The initializations that are computed from features, before the first update."""
+SHAPE = (
+    "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "vocab_size", "rms_norm_eps", "rope_parameters",
+)  # fmt: skip
+"""Fields of a draft's config that must be the same for its weights to mean the same."""
 
 
 class Pairs(NamedTuple):
@@ -46,6 +55,24 @@ def initialize_random(draft: Draft, seed: int) -> None:
             module.weight.data.copy_(initial * draft.config.initializer_range)
             if module.bias is not None:
                 module.bias.data.zero_()
+
+
+def initialize_from_draft(draft: Draft, folder: Path) -> None:
+    """Take the weights of an existing draft.
+
+    Raises:
+        InputError: there is no draft, or it is of another shape.
+    """
+    given = load_draft(folder)
+    for name in SHAPE:
+        theirs, ours = (getattr(one.config, name, None) for one in (given, draft))
+        if theirs != ours:
+            raise InputError(
+                f"--initialization = path:{folder} (train.initialization): {name} is {theirs} "
+                f"there, the draft to train has {ours}; begin from a draft of the same verifier "
+                "and shape, or choose auto"
+            )
+    draft.load_state_dict(given.state_dict())
 
 
 def choose_initialization(asked: str, draft: Draft, verifier: Verifier) -> tuple[str, str]:

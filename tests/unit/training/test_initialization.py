@@ -1,11 +1,13 @@
 """First weights: drawn from the seed, or solved for."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 
+from eagle.draft.checkpoint import save_draft
 from eagle.draft.draft import Draft, attend_within_documents, draft_config
 from eagle.errors import InputError
 from eagle.train import train
@@ -18,6 +20,7 @@ from eagle.training.initialization import (
     initialize_least_squares,
     initialize_random,
 )
+from eagle.training.run_identity import run_parameters
 from eagle.verifier.verifier import Verifier
 from tests.families import make_family
 from tests.tiny import MARKED
@@ -181,3 +184,26 @@ def test_what_auto_is_is_decided_first_and_recorded(
     # the same run by its other names: finished already
     named = {"initialization": "least_squares", "attn": "sdpa"}
     assert train(make_config(**named, **given)) == folder
+
+
+def test_training_begins_from_an_existing_draft_of_the_same_shape(
+    verifier, draft, make_config, tmp_path
+):
+    torch.nn.init.constant_(draft.fc.weight, 0.25)
+    save_draft(draft, tmp_path / "first")
+    config, begun = new_draft(make_config(initialization=f"path:{tmp_path / 'first'}"), verifier)
+    for name, weight in begun.state_dict().items():
+        assert torch.equal(weight, draft.state_dict()[name]), name
+    # the folder's name is no part of the run's, so that a copy elsewhere is the same beginning
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    other, _ = new_draft(make_config(initialization=f"path:{tmp_path / 'second'}"), verifier)
+    assert run_parameters(config, 1) == run_parameters(other, 1)
+    wide = tmp_path / "wide.json"
+    wide.write_text(json.dumps(draft.config.to_dict() | {"intermediate_size": 64}))
+    changed = make_config(initialization=f"path:{tmp_path / 'first'}", eagle_config_path=wide)
+    with pytest.raises(
+        InputError, match="intermediate_size is 48 there, the draft to train has 64"
+    ):
+        new_draft(changed, verifier)
+    with pytest.raises(InputError, match="absent/config.json: there is no such file"):
+        new_draft(make_config(initialization=f"path:{tmp_path / 'absent'}"), verifier)
