@@ -304,30 +304,43 @@ PRIVATE = (
 """README's commands for data that must stay out of git."""
 
 
-def test_a_sweep_runs_each_of_its_parameters_from_the_same_base_on_private_data(project: Project):
+@pytest.fixture
+def private(project: Project) -> Project:
+    """The project with conversations that git does not know, by README's commands."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert all(command in readme for command in PRIVATE)
     secret = project.folder / "resources/conversations/secret.json"
     shutil.move(project.folder / "resources/conversations/tiny.json", secret)
-    sweep = ("python", "-m", "tools.sweep")
-    output = project(*sweep, "evaluate.seed=1", code=1)
+    output = project("python", "-m", "tools.sweep", "evaluate.seed=1", code=1)
     assert "secret.json: neither in git nor in DVC" in output
     for command in PRIVATE:
         project(*command.split())
     project("git", "commit", "--quiet", "--message", "data in DVC")
-    before = (project.folder / "params.yaml").read_bytes()
-    output = project(*sweep, "evaluate.seed=1", "evaluate.questions=1,2")
+    return project
+
+
+@pytest.mark.long
+def test_a_sweep_runs_each_of_its_parameters_from_the_same_base(private: Project):
+    before = (private.folder / "params.yaml").read_bytes()
+    sweep = ("python", "-m", "tools.sweep")
+    output = private(*sweep, "evaluate.seed=1", "evaluate.questions=1,2")
     assert "2 runs, 0 of them have succeeded before" in output
     assert "sweep: 2 of 2 runs have succeeded" in output
-    assert (project.folder / "params.yaml").read_bytes() == before
-    assert project("git", "log", "--all", "--format=", "--name-only").count("secret.json") == 0
-    # the first two are not repeated; a third is not run with their parameters
-    output = project(*sweep, "evaluate.seed=1,7", "evaluate.questions=2")
+    assert (private.folder / "params.yaml").read_bytes() == before
+    # what has succeeded is not repeated; a third is not run with the others' parameters
+    output = private(*sweep, "evaluate.seed=1,7", "evaluate.questions=2")
     assert "2 runs, 1 of them have succeeded before" in output
-    table = project("dvc", "exp", "show", "--csv")
+    table = private("dvc", "exp", "show", "--csv")
     rows = list(csv.DictReader(table[table.index("Experiment") :].splitlines()))
     found = {(row["evaluate.seed"], row["evaluate.questions"]) for row in rows if row["Experiment"]}
     assert found == {("1", "1"), ("1", "2"), ("7", "2")}
-    # queued experiments have the data too
-    project("dvc", "exp", "run", "--queue", "-S", "evaluate.seed=9")
-    assert "Experiment" in project("dvc", "exp", "run", "--run-all")
+
+
+@pytest.mark.long
+def test_queued_experiments_have_private_data_that_git_never_sees(private: Project):
+    private("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "sharegpt.shuffle_seed=9")
+    private("dvc", "exp", "run", "--run-all")
+    private("dvc", "exp", "apply", "queued")
+    statistics = json.loads((private.folder / "resources/sharegpt/statistics.json").read_text())
+    assert statistics["read"] == 30
+    assert "secret.json" not in private("git", "log", "--all", "--format=", "--name-only")
