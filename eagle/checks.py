@@ -13,7 +13,7 @@ from eagle.decoding.paths import ordered_paths
 from eagle.errors import InputError
 from eagle.files import read_json
 from eagle.questions import HUB_QUESTIONS, read_questions
-from eagle.sharegpt.sources import local_files
+from eagle.sharegpt.sources import sources_of
 from eagle.system_prompts import system_turn
 from eagle.verifier.package import package_folder
 from eagle.yaml_file import read_yaml
@@ -87,11 +87,12 @@ def _verifier(verifier: Verifier) -> None:
 
 
 def _conversations(sharegpt: ShareGpt) -> None:
-    if not sharegpt.source.startswith("hub:"):
-        try:
-            local_files(sharegpt.source)
-        except InputError as error:
-            raise InputError(f"sharegpt.source = {error}") from None
+    for source in sources_of(sharegpt.source, sharegpt.revision):
+        if not source.on_hub:
+            try:
+                source.files()
+            except InputError as error:
+                raise InputError(f"sharegpt.source = {error}") from None
 
 
 def _training_bench(sharegpt: ShareGpt) -> None:

@@ -20,7 +20,9 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     WrapValidator,
     create_model,
@@ -269,17 +271,54 @@ class ShareGptSelection(Section):
         return self
 
 
-class ShareGpt(ShareGptSelection):
+def _check_pinned(source: str, revision: str | None) -> None:
+    if source.startswith("hub:") and revision is None:
+        raise ValueError("a hub data set needs `revision`, the 40-character commit")
+
+
+class WeightedSource(Section):
+    """One of several sources of conversations."""
+
     source: ConversationSource
     revision: str | None = Field(pattern=r"^[0-9a-f]{40}$")
-    """Hub: the 40-character commit of the data set. Null for a local file."""
+    """As `sharegpt.revision`."""
+    weight: float = Field(gt=0, le=1)
+    """Share of its usable conversations that is taken, chosen by `sharegpt.shuffle_seed`. No weight
+    is above 1: a conversation that is trained on twice in a pass is also validated with."""
+
+    @model_validator(mode="after")
+    def _hub_is_pinned(self) -> Self:
+        _check_pinned(self.source, self.revision)
+        return self
+
+
+class ShareGpt(ShareGptSelection):
+    source: Annotated[
+        Annotated[ConversationSource, Tag("<one>")]
+        | Annotated[list[WeightedSource], Field(min_length=1), Tag("<several>")],
+        Discriminator(lambda value: "<several>" if isinstance(value, list) else "<one>"),
+    ]
+    """One source, or a list of several, each with source, revision and weight."""
+    revision: str | None = Field(pattern=r"^[0-9a-f]{40}$")
+    """Hub: the 40-character commit of the data set. Null for a local file and for a list."""
     validation_fraction: float = Field(gt=0, lt=1)
     """Share of the conversations held out of training."""
 
     @model_validator(mode="after")
     def _hub_is_pinned(self) -> Self:
-        if self.source.startswith("hub:") and self.revision is None:
-            raise ValueError("a hub data set needs `revision`, the 40-character commit")
+        if isinstance(self.source, str):
+            _check_pinned(self.source, self.revision)
+        return self
+
+    @model_validator(mode="after")
+    def _sources_are_different(self) -> Self:
+        if isinstance(self.source, list):
+            names = [one.source for one in self.source]
+            twice = [name for name in names if names.count(name) > 1]
+            if twice:
+                raise ValueError(f"source {twice[0]} stands twice in the list")
+            if self.revision is not None:
+                raise ValueError("with a list of sources, `revision` stands beside each of them")
         return self
 
 
@@ -745,7 +784,9 @@ def _explain(error: ValidationError, where: str, add: str, known: list[str], spe
     """One line for all missing keys, with `add` as the advice, and one for each other problem."""
     missing, lines = [], []
     for problem in error.errors(include_url=False):
-        key = spell(".".join(str(part) for part in problem["loc"])) if problem["loc"] else ""
+        parts = [str(part) for part in problem["loc"]]
+        named = [part for part in parts if not part.startswith("<")]  # not of a Tag
+        key = spell(".".join(named)) if named else ""
         found = f" = {_shown(problem['input'])}"
         message = problem["msg"].removeprefix("Value error, ") + _spelling(problem)
         if problem["type"] == "missing":

@@ -4,7 +4,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -14,15 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from eagle.config import ShareGptSelection
+from eagle.config import ShareGptSelection, WeightedSource
 from eagle.errors import InputError
 from eagle.files import LinesOnDisk, check_file
-from eagle.hub import fetch_dataset_file
 from eagle.parallel import ordered_map
 from eagle.sharegpt.conversations import Rejections, is_unicode, regularize
 from eagle.sharegpt.overlap import QuestionSearch, near_duplicates, signatures, words_of
 from eagle.sharegpt.rows import batches_of_rows
-from eagle.sharegpt.sources import local_files
+from eagle.sharegpt.sources import Source, sources_of
 from eagle.sharegpt.turns import Rejected, RowTurns, turns_of
 from eagle.system_prompts import system_turn
 from eagle.tracking import Progress
@@ -81,6 +80,8 @@ class Prepared:
         """Number of usable rows by the name of a field that is not understood."""
         self.origins: list[tuple[str, int, str | int]] = []
         """File, row and id of each usable conversation."""
+        self.sources: dict[str, dict[str, int]] = {}
+        """How many conversations of each source are usable, and taken by its weight."""
 
     @property
     def available(self) -> int:
@@ -88,9 +89,14 @@ class Prepared:
         return len(self.usable) - self.rejections.counts["near duplicate"]
 
     @property
+    def not_taken(self) -> int:
+        """How many of them the weights of their sources leave out."""
+        return sum(counts["usable"] - counts["taken"] for counts in self.sources.values())
+
+    @property
     def not_selected(self) -> int:
-        """How many of them `n` or `frac` leaves out."""
-        return self.available - len(self.selected)
+        """How many of the others `n` or `frac` leaves out."""
+        return self.available - self.not_taken - len(self.selected)
 
     def accept(self, row: CheckedRow) -> None:
         """Add a usable conversation; without an id of its own, its id is its number."""
@@ -111,7 +117,7 @@ class Prepared:
 
 
 def prepare(
-    source: str,
+    source: str | Sequence[WeightedSource],
     revision: str | None,
     selection: ShareGptSelection,
     scratch: Path,
@@ -124,7 +130,7 @@ def prepare(
 
     Args:
         source: a file of conversations (JSON, JSON lines or Parquet; JSON also compressed with
-            gzip or zstd), a folder of them, or hub:OWNER/NAME/FILE.
+            gzip or zstd), a folder of them, or hub:OWNER/NAME/FILE; or several with weights.
         revision: hub commit; unused for local files.
         scratch: a folder on a disk with space for the conversations.
         processes: processes that apply the rules.
@@ -134,8 +140,17 @@ def prepare(
         InputError: the source is absent or damaged, or has no usable conversation; or the
             evaluation questions cannot be read.
     """
-    files = _files(source, revision)
-    size = sum(check_file(file) for file in files)
+    sources = sources_of(source, revision)
+    names = ", ".join(one.name for one in sources)
+    files, of_file = [], {}
+    for number, one in enumerate(sources):
+        for file in one.files():
+            shown = _shown(file, one, alone=len(sources) == 1)
+            if shown in of_file:
+                raise InputError(f"{shown}: is in two of the sources; leave one of them out")
+            files.append((file, shown))
+            of_file[shown] = number
+    size = sum(check_file(file) for file, _ in files)
     prepared = Prepared(scratch)
     first_with_digest: dict[bytes, int] = {}
     minhashes: list[np.ndarray] = []
@@ -144,7 +159,7 @@ def prepare(
         batches = ordered_map(
             partial(Rules, selection),
             chain.from_iterable(
-                _rows(file, _name(file, source), selection.roles, progress) for file in files
+                _rows(file, name, selection.roles, progress) for file, name in files
             ),
             processes if size > PARALLEL_BYTES else 1,
         )
@@ -172,12 +187,15 @@ def prepare(
     assert rows_read == len(unique) + len(prepared.rejected), "a row has disappeared"
     if not unique:
         raise InputError(
-            f"{source}: no usable conversation; "
+            f"{names}: no usable conversation; "
             + (f"all {rows_read:,} rows rejected, {prepared.rejections}"
                if rows_read else "the list is empty")
         )  # fmt: skip
-    Random(selection.shuffle_seed).shuffle(unique)
-    prepared.selected = unique[: _selection_size(len(unique), selection, source)]
+    taken = _take_shares(prepared, unique, sources, of_file, selection.shuffle_seed)
+    if not taken:
+        raise InputError(f"{names}: no conversation is taken; raise the weights in sharegpt.source")
+    Random(selection.shuffle_seed).shuffle(taken)
+    prepared.selected = taken[: _selection_size(len(taken), selection, names)]
     return prepared
 
 
@@ -234,14 +252,21 @@ class Rules:
 
 
 def named_selection(prepared: Prepared, selection: ShareGptSelection) -> str:
-    """A note on what `n` or `frac` leaves out, for the line that ends a command; may be empty."""
+    """A note on what is taken of several sources, and what `n` or `frac` leaves out, for the line
+    that ends a command; may be empty."""
+    shares = [
+        f"{counts['taken']:,} of {counts['usable']:,} of {name}"
+        for name, counts in prepared.sources.items()
+    ]
+    by_source = f"taken: {', '.join(shares)}" if len(shares) > 1 else ""
     if not prepared.not_selected:
-        return ""
+        return by_source
     asked = f"n = {selection.n}" if selection.n is not None else f"frac = {selection.frac}"
-    return (
-        f"{prepared.not_selected:,} of {prepared.available:,} usable conversations left out by "
-        f"{asked}"
+    left_out = (
+        f"{prepared.not_selected:,} of {prepared.available - prepared.not_taken:,} usable "
+        f"conversations left out by {asked}"
     )
+    return "; ".join(filter(None, (by_source, left_out)))
 
 
 def statistics(prepared: Prepared, splits: dict[str, list[int]]) -> dict:
@@ -264,6 +289,7 @@ def statistics(prepared: Prepared, splits: dict[str, list[int]]) -> dict:
     return {
         "read": prepared.available + rejected,
         "kept": prepared.available,
+        "sources": prepared.sources,
         "not_selected": prepared.not_selected,
         "changes": dict(sorted(prepared.changes.items())),
         "rejected": dict(sorted(prepared.rejections.counts.items())),
@@ -277,17 +303,33 @@ def statistics(prepared: Prepared, splits: dict[str, list[int]]) -> dict:
     }
 
 
-def _files(source: str, revision: str | None) -> list[Path]:
-    """The files of a source, of a folder's subfolders too, in the order of their names."""
-    if source.startswith("hub:"):
-        return [fetch_dataset_file(source, revision, f"sharegpt.source = {source}")]
-    return local_files(source)
+def _shown(file: Path, source: Source, alone: bool) -> str:
+    """How a file is called in messages and in the list of rejected rows."""
+    if alone:
+        return source.file_within(file)
+    return source.name if source.on_hub else str(file)
 
 
-def _name(file: Path, source: str) -> str:
-    """A file's path within the folder that is the source."""
-    inside = file.is_relative_to(source) and file != Path(source)
-    return str(file.relative_to(source)) if inside else file.name
+def _take_shares(
+    prepared: Prepared,
+    numbers: list[int],
+    sources: list[Source],
+    of_file: dict[str, int],
+    seed: int,
+) -> list[int]:
+    """Of each source, the share that its weight says; its other conversations are left out.
+
+    What is taken of a source depends on its own conversations alone, not on the other sources.
+    """
+    by_source: list[list[int]] = [[] for _ in sources]
+    for number in numbers:
+        by_source[of_file[prepared.origins[number][0]]].append(number)
+    taken: set[int] = set()
+    for source, own in zip(sources, by_source, strict=True):
+        count = round(source.weight * len(own))
+        taken.update(Random(f"{seed} {source.name}").sample(own, count))
+        prepared.sources[source.name] = {"usable": len(own), "taken": count}
+    return [number for number in numbers if number in taken]
 
 
 def _rows(

@@ -1,11 +1,49 @@
-"""The files that a source of conversations consists of."""
+"""Sources of conversations: their files, and how much of each is taken."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+from eagle.config import WeightedSource
 from eagle.errors import InputError
 from eagle.files import check_file
+from eagle.hub import fetch_dataset_file
 
 PATTERNS = ("*.json", "*.jsonl", "*.parquet", "*.json.*", "*.jsonl.*")
+
+
+class Source(NamedTuple):
+    name: str
+    """A file, a folder, or hub:OWNER/NAME/FILE."""
+    revision: str | None
+    weight: float
+    """Share of its usable conversations that is taken."""
+
+    @property
+    def on_hub(self) -> bool:
+        return self.name.startswith("hub:")
+
+    def files(self) -> list[Path]:
+        """In the order of their names; one of the hub is downloaded if necessary.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.on_hub:
+            return [fetch_dataset_file(self.name, self.revision, f"sharegpt.source = {self.name}")]
+        return local_files(self.name)
+
+    def file_within(self, file: Path) -> str:
+        """A file's path within the folder that is the source; the name of a single file."""
+        inside = file.is_relative_to(self.name) and file != Path(self.name)
+        return str(file.relative_to(self.name)) if inside else file.name
+
+
+def sources_of(stated: str | Sequence[WeightedSource], revision: str | None) -> list[Source]:
+    """The sources that `sharegpt.source` and `sharegpt.revision` state."""
+    if isinstance(stated, str):
+        return [Source(stated, revision, 1.0)]
+    return [Source(one.source, one.revision, one.weight) for one in stated]
 
 
 def local_files(source: str) -> list[Path]:

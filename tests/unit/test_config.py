@@ -305,3 +305,24 @@ def test_a_wrong_flag_value_is_one_message():
         parse_command(TrainConfig, NEEDED[:4], "eagle/train.py")
     with pytest.raises(InputError, match="train: noise_low 0.5 is above noise_high 0.1"):
         parse_command(TrainConfig, [*NEEDED, "--noise-low", "0.5"], "train")
+
+
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        ([{"source": "a", "revision": None, "weight": 2}], "weight = 2: .* less than or equal"),
+        ([{"source": "a", "revision": None, "weight": 0}], "weight = 0: .* greater than 0"),
+        ([{"source": "a", "revision": None}], "missing: sharegpt.source.0.weight"),
+        ([{"source": "hub:a/b/c", "revision": None, "weight": 1}], "data set needs `revision`"),
+        (
+            [{"source": "a", "revision": None, "weight": weight} for weight in (1, 0.5)],
+            "source a stands twice in the list",
+        ),
+        ([], "source.* at least 1 item"),
+    ],
+)  # fmt: skip
+def test_a_list_of_sources_is_checked(tmp_path, sources, expected):
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["sharegpt"]["source"] = sources
+    with pytest.raises(InputError, match=expected):
+        load_params(written(tmp_path, params))

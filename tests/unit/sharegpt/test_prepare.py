@@ -275,3 +275,56 @@ def test_the_commands_own_defaults_reject_no_conversation(tmp_path):
     command = PrepareShareGptConfig(n=9, output=tmp_path / "x", source=str(path))
     assert command.bench is None
     assert len(prepare(str(path), None, command, tmp_path).selected) == 9
+
+
+def weighted(tmp_path, *weights: float) -> list[dict]:
+    """Sources of 40 conversations each, with these weights."""
+    sources = []
+    for number, weight in enumerate(weights):
+        folder = tmp_path / f"source-{number}"
+        folder.mkdir(exist_ok=True)
+        rows = make_messages(40, seed=number)
+        for row in rows:
+            row["id"] = f"{number}-{row['id']}"
+        write_json_lines(folder / "data.jsonl", rows)
+        sources.append({"source": str(folder), "revision": None, "weight": weight})
+    return sources
+
+
+def of_sources(tmp_path, sources: list[dict], **selection) -> tuple[Prepared, list[str]]:
+    rules = settings("sharegpt", **ALL | {"drop_duplicates": False} | selection, source=sources)
+    prepared = prepare(rules.source, None, rules, tmp_path)
+    return prepared, [row["id"] for row in lines(prepared.usable, prepared.selected, tmp_path)]
+
+
+def test_of_several_sources_the_weights_say_how_much_is_taken(tmp_path):
+    prepared, ids = of_sources(tmp_path, weighted(tmp_path, 1, 0.25))
+    names = [str(tmp_path / f"source-{number}") for number in (0, 1)]
+    counts = {names[0]: {"usable": 40, "taken": 40}, names[1]: {"usable": 40, "taken": 10}}
+    assert prepared.sources == counts
+    assert [sum(i.startswith(f"{number}-") for i in ids) for number in (0, 1)] == [40, 10]
+    numbers = {"train": prepared.selected[:30], "validation": prepared.selected[30:]}
+    assert statistics(prepared, numbers)["sources"] == counts
+    note = named_selection(prepared, settings("sharegpt", **ALL))
+    assert note == f"taken: 40 of 40 of {names[0]}, 10 of 40 of {names[1]}"
+    # the same share whatever stands beside it, and another one with another seed
+    share = {i for i in ids if i.startswith("1-")}
+    _, less = of_sources(tmp_path, weighted(tmp_path, 0.5, 0.25))
+    assert {i for i in less if i.startswith("1-")} == share
+    _, other = of_sources(tmp_path, weighted(tmp_path, 1, 0.25), shuffle_seed=1)
+    assert {i for i in other if i.startswith("1-")} != share
+    # `frac` takes of what the weights took
+    halved, ids = of_sources(tmp_path, weighted(tmp_path, 1, 0.25), frac=0.5)
+    assert len(ids) == 25
+    assert "25 of 50 usable conversations left out by frac = 0.5" in named_selection(
+        halved, settings("sharegpt", **ALL | {"frac": 0.5})
+    )
+
+
+def test_a_file_in_two_sources_and_weights_that_take_nothing_are_refused(tmp_path):
+    sources = weighted(tmp_path, 1)
+    file = {"source": str(tmp_path / "source-0/data.jsonl"), "revision": None, "weight": 1}
+    with pytest.raises(InputError, match="data.jsonl: is in two of the sources"):
+        of_sources(tmp_path, [*sources, file])
+    with pytest.raises(InputError, match="no conversation is taken; raise the weights"):
+        of_sources(tmp_path, weighted(tmp_path, 0.01, 0.01))
