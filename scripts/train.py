@@ -86,7 +86,11 @@ def global_batch_size(train: Train) -> int:
     """
     if train.global_batch_size != "auto":
         return train.global_batch_size
-    conversations = read_json(TOKENS / "manifest.json")["train"]["documents"]
+    return automatic_batch(read_json(TOKENS / "manifest.json")["train"]["documents"])
+
+
+def automatic_batch(conversations: int) -> int:
+    """What train.global_batch_size is where it is `auto`, for so many to train on."""
     batch = LARGEST_BATCH
     while batch > 1 and conversations < batch * FEWEST_UPDATES:
         batch //= 2

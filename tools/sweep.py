@@ -116,6 +116,7 @@ def base_of_the_sweep() -> str:
         line
         for line in _output("git", "ls-files", "--others", "--", *shipped).splitlines()
         if "__pycache__" not in line
+        and not any(Path(line).absolute().is_relative_to(out) for out in made)
     ]
     if untracked:
         raise InputError(

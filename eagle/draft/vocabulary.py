@@ -18,23 +18,6 @@ class Vocabulary(NamedTuple):
     """The token of each row, int64 [S]."""
 
 
-ON_A_CPU = 8192
-"""Tokens of an automatic vocabulary on a CPU, where the product with the head takes most of the
-time of a small model (docs/experiments.md)."""
-
-
-def automatic_size(asked: int | str | None, device: torch.device) -> int | None:
-    """The number of tokens of a vocabulary that was asked for; None: all of them.
-
-    Args:
-        asked: a number, None or "auto".
-        device: where the products with the head run. A GPU has room for all tokens.
-    """
-    if asked != "auto":
-        return asked
-    return None if device.type == "cuda" else ON_A_CPU
-
-
 def full_vocabulary(head: Tensor) -> Vocabulary:
     """All tokens of head [V, H]."""
     tokens = torch.arange(len(head), device=head.device)

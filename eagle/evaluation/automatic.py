@@ -1,9 +1,7 @@
 """What `auto` is in the settings of an evaluation, on this device and for these questions."""
 
-import torch
-
 from eagle.config import Evaluate
-from eagle.draft.vocabulary import automatic_size
+from eagle.draft.automatic import automatic_size
 from eagle.questions import read_questions, spread
 
 GPU_QUESTIONS, GPU_TOKENS = 80, 256
@@ -14,28 +12,32 @@ model."""
 FIELDS = ("questions", "maximum_new_tokens", "draft_vocabulary")
 
 
-def resolved(settings: Evaluate, device: torch.device) -> Evaluate:
-    """The settings with numbers in place of `auto`; one line says what they became.
+def resolved(settings: Evaluate, device: str) -> Evaluate:
+    """The settings with numbers in place of `auto`.
+
+    Args:
+        device: cpu or cuda.
 
     Raises:
         InputError: the questions cannot be read.
     """
-    cuda = device.type == "cuda"
+    cuda = device == "cuda"
     values = {"draft_vocabulary": automatic_size(settings.draft_vocabulary, device)}
     if settings.questions == "auto":
         rows = read_questions(settings.bench)
         values["questions"] = min(GPU_QUESTIONS, len(rows)) if cuda else _for_turns(rows)
     if settings.maximum_new_tokens == "auto":
         values["maximum_new_tokens"] = GPU_TOKENS if cuda else CPU_TOKENS
-    changed = {
-        name: "all" if values[name] is None else f"{values[name]:,}"
-        for name in FIELDS
-        if getattr(settings, name) == "auto"
-    }
-    if changed:
-        named = ", ".join(f"{name} {value}" for name, value in changed.items())
-        print(f"evaluate: auto on a {'GPU' if cuda else 'CPU'}: {named}", flush=True)
     return settings.model_copy(update=values)
+
+
+def named_choices(asked: Evaluate, found: Evaluate, device: str) -> str:
+    """One line on what `auto` became; empty where nothing is `auto`."""
+    values = {name: getattr(found, name) for name in FIELDS if getattr(asked, name) == "auto"}
+    if not values:
+        return ""
+    named = ", ".join(f"{n} {'all' if v is None else f'{v:,}'}" for n, v in values.items())
+    return f"evaluate: auto on a {'GPU' if device == 'cuda' else 'CPU'}: {named}"
 
 
 def _for_turns(rows: list[dict]) -> int:

@@ -12,7 +12,7 @@ from eagle.decoding.speculative import Generation, chain
 from eagle.errors import InputError
 from eagle.evaluation import work
 from eagle.evaluation.agreement import top1_agreement
-from eagle.evaluation.automatic import resolved
+from eagle.evaluation.automatic import named_choices, resolved
 from eagle.evaluation.decoder import choose_decoder, stated_decoder
 from eagle.evaluation.lossless import largest_rounding, prove_lossless
 from eagle.evaluation.metrics import RATE_POSITIONS
@@ -51,7 +51,9 @@ def evaluate(
         InputError: questions, draft or decoder cannot be used.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    settings = resolved(settings, device)
+    asked, settings = settings, resolved(settings, device.type)
+    if choices := named_choices(asked, settings, device.type):
+        print(choices, flush=True)
     questions = select_questions(settings.bench, settings.questions)
     decoder = stated_decoder(settings)
     sampler = _sampler(settings)

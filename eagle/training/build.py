@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from eagle.config import TrainConfig
+from eagle.draft.automatic import automatic_size
 from eagle.draft.draft import Draft, draft_config
-from eagle.draft.vocabulary import Vocabulary, automatic_size, full_vocabulary, part_of_vocabulary
+from eagle.draft.vocabulary import Vocabulary, full_vocabulary, part_of_vocabulary
 from eagle.tokens.token_set import TokenSet
 from eagle.tracking import Tracker
 from eagle.training.batch import Split
@@ -75,11 +76,11 @@ def with_attention(config: TrainConfig, draft: Draft, verifier: Verifier) -> Tra
 
 def with_vocabulary(config: TrainConfig, verifier: Verifier) -> TrainConfig:
     """The config with what `softmax_vocabulary` is on the verifier's device."""
-    device = verifier.head.device
+    device = verifier.head.device.type
     size = automatic_size(config.softmax_vocabulary, device)
     if size != config.softmax_vocabulary:
         chosen = "the full vocabulary" if size is None else f"{size:,} tokens"
-        _say_choice("softmax_vocabulary", config.softmax_vocabulary, chosen, f"on {device.type}")
+        _say_choice("softmax_vocabulary", config.softmax_vocabulary, chosen, f"on {device}")
     return config.model_copy(update={"softmax_vocabulary": size})
 
 

@@ -297,9 +297,8 @@ def test_regenerated_replies_are_the_verifiers(project: Project):
 
 
 PRIVATE = (
-    "git rm -r --cached --quiet resources/conversations",
-    "dvc add --quiet resources/conversations",
-    "git add resources/conversations.dvc resources/.gitignore",
+    "dvc add --quiet resources/conversations/mine",
+    "git add resources/conversations/mine.dvc resources/conversations/.gitignore",
 )
 """README's commands for data that must stay out of git."""
 
@@ -309,13 +308,15 @@ def private(project: Project) -> Project:
     """The project with conversations that git does not know, by README's commands."""
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert all(command in readme for command in PRIVATE)
-    secret = project.folder / "resources/conversations/secret.json"
-    shutil.move(project.folder / "resources/conversations/tiny.json", secret)
+    conversations = project.folder / "resources/conversations"
+    (conversations / "mine").mkdir()
+    shutil.move(conversations / "tiny.json", conversations / "mine/secret.json")
+    project.set("sharegpt", source="resources/conversations/mine")
     output = project("python", "-m", "tools.sweep", "evaluate.seed=1", code=1)
     assert "secret.json: neither in git nor in DVC" in output
     for command in PRIVATE:
         project(*command.split())
-    project("git", "commit", "--quiet", "--message", "data in DVC")
+    project("git", "commit", "--quiet", "--all", "--message", "data in DVC")
     return project
 
 

@@ -71,6 +71,10 @@ def test_all_mistakes_of_all_sections_are_listed_at_once(check):
         ({"train": {"initialization": "last"}}, "expected random, .*, or path:FOLDER of a draft"),
         ({"sharegpt": {"source": "docs"}}, "sharegpt.source = docs: the folder holds no .json"),
         ({"machine": {"processes": 7}}, "which 7 processes x 1 accumulation steps cannot divide"),
+        (
+            {"machine": {"processes": 7}, "train": {"global_batch_size": 4}},
+            "cannot be divided among 7 processes",
+        ),
         ({"evaluate": {"bench": "params.yaml"}}, "params.yaml, line 1: not valid JSON"),
     ],
 )

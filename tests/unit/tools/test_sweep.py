@@ -27,7 +27,7 @@ def test_a_grid_has_every_combination_and_numbers_are_numbers():
     [
         (["train.lerning_rate=1"], "unknown key; the nearest known key is train.learning_rate"),
         (["train.seed=0,x"], "train.seed = 'x': Input should be a valid integer"),
-        (["train.seed=0", "machine.processes=1,7"], "cannot be divided among 7 processes"),
+        (["train.global_batch_size=4", "machine.processes=1,7"], "cannot be divided among 7"),
         (["train.seed"], "expected SECTION.KEY=VALUE"),
         (["train.seed=1", "train.seed=2"], "expected SECTION.KEY=VALUE.* for each key once"),
         (["train.seed=[1"], "not values as in a YAML list"),
