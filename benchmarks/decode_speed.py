@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from eagle.decoding.speculative import Generation, speculate, vanilla
+from eagle.decoding.speculative import Decoders, Generation
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.evaluation.forecast import forecast_on
 from eagle.evaluation.intervals import interval_over_prompts
@@ -68,20 +68,21 @@ def main() -> None:
     tokens = arguments.tokens
     prompts = read_prompts(arguments.questions)
     held_out = TokenSet.load(Path("resources/tokens/validation.safetensors"))
-    best = forecast_on(held_out, verifier, draft, vocabulary, chains=False)[0]
+    graphs = device.type == "cuda"
+    best = forecast_on(held_out, verifier, draft, vocabulary, chains=False, graphs=graphs)[0]
     shapes = SHAPES | {AUTO: best.shape}
+    ours = Decoders(verifier, draft, vocabulary, graphs=graphs)
     for shape in shapes.values():  # before the weights in their ordinary layout are loaded
-        speculate(verifier, draft, max(prompts, key=len), tokens, shape, vocabulary)
+        ours.speculate(max(prompts, key=len), tokens, shape)
     peak = peak_memory_mb(device)
     as_loaded = Verifier.load(VERIFIER, torch.bfloat16, device)
+    plain = Decoders(as_loaded, graphs=graphs)
     decoders: dict[str, Callable[[list[int]], Generation]] = {
         "transformers.generate": lambda prompt: generate(as_loaded, prompt, tokens),
-        "vanilla, plain weights": lambda prompt: vanilla(as_loaded, prompt, tokens),
-        "vanilla": lambda prompt: vanilla(verifier, prompt, tokens),
+        "vanilla, plain weights": lambda prompt: plain.vanilla(prompt, tokens),
+        "vanilla": lambda prompt: ours.vanilla(prompt, tokens),
     } | {
-        name: lambda prompt, shape=shape: speculate(
-            verifier, draft, prompt, tokens, shape, vocabulary
-        )
+        name: lambda prompt, shape=shape: ours.speculate(prompt, tokens, shape)
         for name, shape in shapes.items()
     }
     generations: dict[str, list[Generation]] = {name: [] for name in decoders}

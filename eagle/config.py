@@ -548,6 +548,10 @@ class Evaluate(Section):
     """Number of tokens, the most frequent in the training data, that the draft may propose; null:
     all, as engines do; auto: all on a GPU, 8,192 on a CPU. Fewer make a draft step cheaper and
     lower the acceptance."""
+    cuda_graphs: Literal["auto", "off", False]
+    """auto: on a GPU each kind of decoding step is captured as a CUDA graph before the clock
+    starts, where the verifier's code allows it; off (which YAML reads as false): its kernels are
+    launched one by one, which is slower and gives the same texts."""
     dtype: Dtype
     """Precision for speed, acceptance length and agreement; acceptance rates and losslessness:
     float32."""

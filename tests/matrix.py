@@ -10,6 +10,7 @@ import yaml
 from torch import Tensor
 
 from eagle.config import load_params
+from eagle.decoding.kv_cache import Extent
 from eagle.decoding.sessions import VerifierSession
 from eagle.decoding.speculative import vanilla
 from eagle.decoding.tree import Tree
@@ -173,19 +174,27 @@ def _check_session(verifier: Verifier, prompt: list[int]) -> None:
 
     read = list(prompt)
     session = VerifierSession(verifier, 200)
-    _close(session.step(prompt)[-1], expected())
-    for first in (40, 90):  # the second tree follows what was kept of the first
+    _close(session.begin(torch.tensor(prompt))[-1], expected())
+
+    def step(tokens: list[int], tree: Tree, fixed: int | None) -> Tensor:
+        """The features of tokens behind what was read."""
+        extent = Extent(len(read), fixed)
+        return session.step(torch.tensor(tokens), tree.tensors(torch.device("cpu")), extent)
+
+    for first, fixed in ((40, None), (90, 200)):  # the second tree follows what was kept
         rows = [first + 3 * row for row in range(len(TREE))]
-        features = session.step(rows, TREE)
+        features = step(rows, TREE, fixed)
         for row in range(len(TREE)):
             _close(features[row], expected(*(rows[at] for at in TREE.path(row))))
         path = TREE.path(len(TREE) - 1)
-        session.keep(path, len(TREE))
+        session.keep(torch.tensor(path), len(path))
         read += [rows[at] for at in path]
         chain = [first + 1, first + 2, first + 5]
-        _close(session.step(chain)[-1], expected(*chain))
+        _close(step(chain, Tree.chain(2), fixed)[-1], expected(*chain))
+        session.keep(None, 3)
         read += chain
-        _close(session.step([first + 7])[-1], expected(first + 7))
+        _close(step([first + 7], Tree.chain(0), fixed)[-1], expected(first + 7))
+        session.keep(None, 1)
         read.append(first + 7)
 
 

@@ -1,7 +1,10 @@
 """Acceptance rules: which drafted tokens the verifier accepts.
 
-Shapes: B independent draws, T rows of a tree (the root and the drafted tokens), m siblings, V
-vocabulary.
+They run on the device without a look at the numbers, so that a step has one shape whatever it
+accepts.
+
+Shapes: B independent draws, T rows of a tree (the root and the drafted tokens), W most children of
+a row, m siblings, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -10,33 +13,30 @@ import torch
 from torch import Tensor
 
 from eagle.decoding.sampler import draw
-from eagle.decoding.tree import Tree
+from eagle.decoding.tree import TreeTensors
 
-Distributions = Callable[[int], Tensor]
-"""The distribution of the token after a row of the tree: probabilities [B, V]. It is called only
-for rows that are reached, so that nothing is computed for the others."""
+Distributions = Callable[[Tensor], Tensor]
+"""The distribution of the token after a row of the tree: probabilities [B, V] for rows [B]."""
 
 
-def accept_greedy(tree: Tree, tokens: list[int], most_likely: list[int]) -> int:
-    """The row of the last accepted token at temperature 0; the root's row is 0.
+def accept_greedy(tree: TreeTensors, tokens: Tensor, most_likely: Tensor) -> Tensor:
+    """The row of the last accepted token at temperature 0, int64 [1]; the root's row is 0.
 
     A drafted token is accepted when its parent is and the token is the verifier's most likely one
-    after that parent, so the text is what the verifier alone would write.
+    after that parent, so the text is what the verifier alone would write. Siblings differ, so the
+    accepted rows are one path.
 
     Args:
         tokens: [T], of the tree's rows.
         most_likely: [T], the verifier's most likely token after each row.
     """
-    row = 0
-    while True:
-        agreeing = [child for child in tree.children[row] if tokens[child] == most_likely[row]]
-        if not agreeing:
-            return row
-        row = agreeing[0]
+    agree = (tokens == most_likely[tree.parents]) | (tree.depths == 0)
+    accepted = (agree | ~tree.seen).all(1)  # the row and all rows above it
+    return (accepted * (tree.depths + 1)).argmax()[None]
 
 
 def accept_sampled(
-    tree: Tree,
+    tree: TreeTensors,
     tokens: Tensor,
     draft: Distributions | None,
     verifier: Distributions,
@@ -59,21 +59,25 @@ def accept_sampled(
         The row of the last accepted token [B], and the verifier's token after it [B].
     """
     last = torch.zeros(len(tokens), dtype=torch.int64, device=tokens.device)
-    next_tokens = torch.empty_like(last)
-    for row, children in enumerate(tree.children):
-        here = (last == row).nonzero()[:, 0]  # parents come before their children
-        if not len(here):
-            continue
-        accepted, p = accept_siblings(
-            tokens[here][:, children],
-            draft(row)[here] if draft and children else None,
-            verifier(row)[here],
-            uniforms[here][:, children],
+    going = torch.ones_like(last, dtype=torch.bool)
+    depth, width = tree.paths.shape[1] - 1, tree.children.shape[1]
+    p = torch.zeros(1, 1, dtype=torch.float64, device=tokens.device)
+    for _ in range(depth + 1):  # in the last one no row has children
+        children = tree.children[last]  # [B, W]
+        at = children.clamp(min=0)
+        accepted, residual = accept_siblings(
+            torch.where(children >= 0, tokens.gather(1, at), -1),
+            None if draft is None else draft(last),
+            verifier(last),
+            uniforms.gather(1, at),
         )
-        next_tokens[here] = draw(p, uniforms[here, 0])
-        outcomes = torch.tensor([*children, row], device=tokens.device)
-        last[here] = outcomes[accepted]
-    return last, next_tokens
+        p = torch.where(going[:, None], residual, p)
+        going = going & (accepted < width)
+        last = torch.where(going, at.gather(1, accepted.clamp(max=width - 1)[:, None])[:, 0], last)
+        # on a CPU a look at the numbers costs nothing, and mostly spares the deeper levels
+        if last.device.type == "cpu" and not going.any():
+            break
+    return last, draw(p, uniforms[:, 0])
 
 
 def accept_siblings(
@@ -88,7 +92,7 @@ def accept_siblings(
     for chains (arXiv 2211.17192, 2.3).
 
     Args:
-        candidates: [B, m]; m may be 0.
+        candidates: [B, m]; -1 stands for none, after all others.
         draft: q [B, V], from which the candidates were drawn without replacement, in order; None
             for point masses, which must differ.
         verifier: p [B, V].
@@ -105,7 +109,7 @@ def accept_siblings(
     q = None if draft is None else draft.double()
     accepted = torch.full((len(p),), count, device=p.device)
     for number, candidate in enumerate(candidates.T):
-        at = candidate[:, None]
+        at = candidate.clamp(min=0)[:, None]
         if q is None:
             chance = p.gather(1, at)[:, 0]
             residual = p.scatter(1, at, 0.0)
@@ -117,9 +121,9 @@ def accept_siblings(
             chance = torch.where(mass[:, 0] > 0, chance, 0.0)
             residual = (p - drawn_from).clamp(min=0)
             q = q.scatter(1, at, 0.0)
-        undecided = accepted == count
-        accepts = undecided & (uniforms[:, number] < chance)
-        accepted[accepts] = number
+        tried = (accepted == count) & (candidate >= 0)
+        accepts = tried & (uniforms[:, number] < chance)
+        accepted = torch.where(accepts, number, accepted)
         residual = residual / residual.sum(1, keepdim=True).clamp(min=tiny)
-        p = torch.where((undecided & ~accepts)[:, None], residual, p)
+        p = torch.where((tried & ~accepts)[:, None], residual, p)
     return accepted, p

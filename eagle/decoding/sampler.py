@@ -44,17 +44,20 @@ class Sampler:
     generator: torch.Generator | None = None
     """Source of random numbers, on the CPU; None takes torch's global one."""
 
-    def token(self, logits: Tensor) -> int:
-        """One token from logits [1, V]."""
-        if self.sampling is None:
-            return int(most_likely(logits))
-        uniforms = self.uniforms(1, 1, logits.device)[0]
-        return int(draw(self.sampling.probabilities(logits), uniforms))
+    def choose(self, logits: Tensor, uniforms: Tensor) -> Tensor:
+        """Tokens [T] from logits [T, V].
 
-    def uniforms(self, rows: int, columns: int, device: torch.device) -> Tensor:
-        """Random numbers in [0, 1), float64 [rows, columns]."""
-        drawn = torch.rand(rows, columns, generator=self.generator, dtype=torch.float64)
-        return drawn.to(device)
+        Args:
+            uniforms: as of `draw` [T]; at temperature 0 nothing is drawn.
+        """
+        if self.sampling is None:
+            return most_likely(logits)
+        return draw(self.sampling.probabilities(logits), uniforms)
+
+    def fill(self, uniforms: Tensor) -> None:
+        """Put random numbers in [0, 1) into a float64 tensor; at temperature 0 none are needed."""
+        if self.sampling is not None:
+            uniforms.copy_(torch.rand(len(uniforms), generator=self.generator, dtype=torch.float64))
 
 
 GREEDY = Sampler()

@@ -1,24 +1,30 @@
-"""Vanilla and speculative decoding of one prompt.
+"""Vanilla and speculative decoding of prompts.
 
-Shapes: P prompt tokens, T rows of a tree, H hidden, S tokens that can be drafted, V vocabulary;
-batch 1.
+Shapes: P prompt tokens, T rows of a tree, H hidden; batch 1.
 """
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 import torch
-from torch import Tensor
 
-from eagle.decoding.acceptance import accept_greedy, accept_sampled
-from eagle.decoding.sampler import GREEDY, Sampler, most_likely
-from eagle.decoding.sessions import DraftSession, Proposal, VerifierSession
+from eagle.decoding.graphs import Graphs
+from eagle.decoding.kv_cache import Extent, capacity_for
+from eagle.decoding.sampler import GREEDY, Sampler
+from eagle.decoding.sessions import DraftSession, VerifierSession
+from eagle.decoding.steps import SpeculativeStep, VanillaStep
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.draft.draft import Draft
 from eagle.draft.vocabulary import Vocabulary, full_vocabulary
-from eagle.errors import InputError
+from eagle.errors import InputError, one_line
 from eagle.verifier.configuration import context_of
 from eagle.verifier.verifier import Verifier
+
+Output = TypeVar("Output")
 
 
 @dataclass
@@ -42,26 +48,214 @@ class Generation:
         return self.prefill_seconds + self.decode_seconds
 
 
-@torch.inference_mode()
+class Decoders:
+    """Vanilla and speculative decoding, with buffers that are kept from text to text.
+
+    Args:
+        vocabulary: the tokens that can be drafted; None: all. The verifier always decides among
+            all tokens, so a smaller vocabulary can only cost acceptance, and it spares most of the
+            product with the head (FR-Spec, arXiv 2502.14856).
+        sampler: of verifier and draft alike.
+        graphs: capture each kind of step as a CUDA graph before the first text that needs it. Where
+            that cannot be done, one line says so, and the steps run one kernel at a time.
+    """
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        draft: Draft | None = None,
+        vocabulary: Vocabulary | None = None,
+        sampler: Sampler = GREEDY,
+        graphs: bool = False,
+    ):
+        self.verifier, self.draft, self.sampler = verifier, draft, sampler
+        self.device = verifier.head.device
+        self.vocabulary = vocabulary or full_vocabulary(verifier.head)
+        self.fixed = graphs
+        """Whether every step of a kind has the same shapes. If not, a step is spared what the host
+        knows to stand for nothing."""
+        self._allocate(0)
+
+    @torch.inference_mode()
+    def vanilla(self, prompt: list[int], maximum_new_tokens: int) -> Generation:
+        """Decode with one verifier forward a token: what speculation is compared with.
+
+        Raises:
+            InputError: the prompt is empty, or prompt and new tokens do not fit the verifier's
+                context.
+        """
+        stop = self.verifier.stop_token_ids
+        longest = len(prompt) + maximum_new_tokens
+        _check_context(self.verifier, prompt, maximum_new_tokens)
+        self._make_room(longest)
+        self._capture_vanilla(len(prompt), longest)
+        clock = _Clock(self.device)
+        features = self.session.begin(torch.tensor(prompt, device=self.device))
+        text = self.one_token.begin(features).tolist()
+        prefill_seconds = clock.lap()
+        while not _finished(text, stop, maximum_new_tokens):
+            self.sampler.fill(self.one_token.uniforms)
+            extent = self._extent(len(prompt) + len(text) - 1, 1)
+            run = partial(self.one_token.run, extent)
+            text += self._run(("vanilla", extent.fixed), run).tolist()
+        self._check_finite()
+        return Generation(text, prefill_seconds, clock.lap(), len(text) - 1)
+
+    @torch.inference_mode()
+    def speculate(
+        self, prompt: list[int], maximum_new_tokens: int, shape: Tree | DynamicTree
+    ) -> Generation:
+        """Draft a tree of tokens, verify all of it in one forward, repeat (paper, section 3).
+
+        Args:
+            shape: of the tree. A static tree is the same in every step; its tokens are the draft's
+                most likely ones at temperature 0, and drawn without replacement above. A dynamic
+                tree is grown in each step; its tokens are the most likely ones at any temperature.
+
+        Raises:
+            InputError: the prompt is empty; prompt, new tokens and one draft do not fit the
+                verifier's context; the tree needs more different tokens than can be drafted.
+        """
+        stop = self.verifier.stop_token_ids
+        longest = len(prompt) + maximum_new_tokens
+        _check_context(self.verifier, prompt, maximum_new_tokens, shape.depth)
+        rows = max(shape.size, DraftSession.rows(shape))
+        self._make_room(longest + rows)
+        step = self._step(shape)
+        self._capture_speculative(shape, len(prompt) + rows, longest + rows)
+        clock = _Clock(self.device)
+        drafting = _Stopwatch(self.device)
+        ids = torch.tensor(prompt, device=self.device)
+        features = self.session.begin(ids)  # [P, H]
+        token = self.one_token.begin(features)
+        text = token.tolist()
+        generation = Generation(text, clock.lap(), 0.0, 0)
+        count = 1
+        while not _finished(text, stop, maximum_new_tokens):
+            self.sampler.fill(step.uniforms)
+            pairs = shape.depth + 1 if self.fixed else count
+            read = len(prompt) + len(text) - 1  # by the verifier
+            extent = self._extent(read, rows)
+            draft = partial(step.draft, pairs, extent._replace(length=read - count))
+            with drafting.running():
+                if not generation.verifier_steps:
+                    step.begin(features, ids, token)
+                proposal = self._run(("draft", shape, extent.fixed), draft)
+            verify = partial(step.verify, proposal, extent)
+            for_host = self._run(("verify", shape, extent.fixed), verify)
+            count, *tokens = for_host.tolist()  # the one time that the host waits
+            text += tokens[:count]
+            generation.accepted.append(count - 1)
+            generation.verifier_steps += 1
+        self._check_finite()
+        _cut(text, stop, maximum_new_tokens)
+        generation.decode_seconds = clock.lap()
+        generation.draft_seconds = drafting.seconds()
+        return generation
+
+    def _check_finite(self) -> None:
+        try:
+            self.session.check_finite()
+        except InputError:
+            self._allocate(0)  # NaN would reach the next text through every mask
+            raise
+
+    def _extent(self, length: int, newest: int) -> Extent:
+        fixed = capacity_for(length + newest, doubling=True) if self.fixed else None
+        return Extent(length, fixed)
+
+    def _make_room(self, rows: int) -> None:
+        """Make the buffers as large as a text needs; larger ones stay as they are."""
+        if rows > self.session.cache.capacity:
+            self._allocate(capacity_for(rows, doubling=self.fixed))
+
+    def _allocate(self, capacity: int) -> None:
+        """Replace buffers, and whatever was made for the old ones."""
+        self.session = self.draft_cache = None  # frees the old ones first
+        self.session = VerifierSession(self.verifier, capacity)
+        if self.draft is not None:
+            self.draft_cache = DraftSession.new_cache(self.draft, self.verifier.head, capacity)
+        self.one_token = VanillaStep(self.session, self.sampler)
+        self.steps: dict[Tree | DynamicTree, SpeculativeStep] = {}
+        self.graphs = Graphs(self.device)
+
+    def _step(self, shape: Tree | DynamicTree) -> SpeculativeStep:
+        if shape not in self.steps:
+            drafting = DraftSession(
+                self.draft, self.verifier, self.vocabulary, self.sampler, shape, self.draft_cache
+            )
+            self.steps[shape] = SpeculativeStep(self.session, drafting)
+        return self.steps[shape]
+
+    def _run(self, key: tuple, step: Callable[[], Output]) -> Output:
+        """Run a step, by its graph if there is one."""
+        return self.graphs.replay(key) if key in self.graphs.captured else step()
+
+    def _capture_vanilla(self, fewest: int, most: int) -> None:
+        def capture(extent: Extent) -> None:
+            self._capture(("vanilla", extent.fixed), partial(self.one_token.run, extent))
+
+        self._capture_all(capture, fewest, most)
+
+    def _capture_speculative(self, shape: Tree | DynamicTree, fewest: int, most: int) -> None:
+        step = self.steps[shape]
+
+        def capture(extent: Extent) -> None:
+            draft = partial(step.draft, shape.depth + 1, extent)
+            proposal = self._capture(("draft", shape, extent.fixed), draft)
+            verify = partial(step.verify, proposal, extent)
+            self._capture(("verify", shape, extent.fixed), verify)
+
+        self._capture_all(capture, fewest, most)
+
+    def _capture_all(self, capture: Callable[[Extent], None], fewest: int, most: int) -> None:
+        """Capture steps that need from `fewest` to `most` rows, for all extents that occur."""
+        rows = capacity_for(fewest, doubling=True)
+        try:
+            while self.fixed and rows <= capacity_for(most, doubling=True):
+                capture(Extent(0, rows))
+                rows *= 2
+        except RuntimeError as error:
+            self.fixed = False
+            self.graphs = Graphs(self.device)
+            kind = self.verifier.config.model_type
+            print(
+                f"decoding: {kind} cannot be captured as CUDA graphs ({one_line(error)}); its "
+                "kernels are launched one by one, which is slower and gives the same texts",
+                flush=True,
+            )
+
+    def _clear(self) -> None:
+        self.session.cache.clear()
+        if self.draft_cache is not None:
+            self.draft_cache.clear()
+
+    def _capture(self, key: tuple, step: Callable[[], Output]) -> Output:
+        """Capture a step once, in empty caches. Returns what its replays write."""
+        if key not in self.graphs.captured:
+            self.graphs.capture(key, self._clear, step)
+        return self.graphs.captured[key][1]
+
+
 def vanilla(
     verifier: Verifier, prompt: list[int], maximum_new_tokens: int, sampler: Sampler = GREEDY
 ) -> Generation:
-    """Decode with one verifier forward a token: what speculative decoding is compared with.
+    """`Decoders.vanilla` for one text."""
+    return Decoders(verifier, sampler=sampler).vanilla(prompt, maximum_new_tokens)
 
-    Raises:
-        InputError: the prompt is empty, or prompt and new tokens do not fit the verifier's context.
-    """
-    _check_context(verifier, prompt, maximum_new_tokens)
-    clock = _Clock(verifier.head.device)
-    session = VerifierSession(verifier, len(prompt) + maximum_new_tokens)
-    token = sampler.token(session.logits(session.step(prompt)[-1:]))
-    prefill_seconds = clock.lap()
-    generated = [token]
-    while len(generated) < maximum_new_tokens and token not in verifier.stop_token_ids:
-        token = sampler.token(session.logits(session.step([token])))
-        generated.append(token)
-    session.check_finite()
-    return Generation(generated, prefill_seconds, clock.lap(), len(generated) - 1)
+
+def speculate(
+    verifier: Verifier,
+    draft: Draft,
+    prompt: list[int],
+    maximum_new_tokens: int,
+    shape: Tree | DynamicTree,
+    vocabulary: Vocabulary | None = None,
+    sampler: Sampler = GREEDY,
+) -> Generation:
+    """`Decoders.speculate` for one text."""
+    decoders = Decoders(verifier, draft, vocabulary, sampler)
+    return decoders.speculate(prompt, maximum_new_tokens, shape)
 
 
 def chain(
@@ -76,98 +270,6 @@ def chain(
     """`speculate` with a tree without branches, of `draft_length` tokens a step."""
     shape = Tree.chain(draft_length)
     return speculate(verifier, draft, prompt, maximum_new_tokens, shape, vocabulary, sampler)
-
-
-@torch.inference_mode()
-def speculate(
-    verifier: Verifier,
-    draft: Draft,
-    prompt: list[int],
-    maximum_new_tokens: int,
-    shape: Tree | DynamicTree,
-    vocabulary: Vocabulary | None = None,
-    sampler: Sampler = GREEDY,
-) -> Generation:
-    """Draft a tree of tokens, verify all of it in one forward, repeat (paper, section 3).
-
-    Args:
-        shape: of the tree. A static tree is the same in every step; its tokens are the draft's most
-            likely ones at temperature 0, and drawn without replacement above. A dynamic tree is
-            grown in each step; its tokens are the most likely ones at any temperature.
-        vocabulary: the tokens that can be drafted; None: all. The verifier always decides among
-            all tokens, so a smaller vocabulary can only cost acceptance, and it spares most of the
-            product with the head (FR-Spec, arXiv 2502.14856).
-        sampler: of verifier and draft alike.
-
-    Raises:
-        InputError: the prompt is empty; prompt, new tokens and one draft do not fit the verifier's
-            context; the tree needs more different tokens than can be drafted.
-    """
-    _check_context(verifier, prompt, maximum_new_tokens, shape.depth)
-    clock = _Clock(verifier.head.device)
-    rows = shape.tokens if isinstance(shape, DynamicTree) else len(shape)
-    session = VerifierSession(verifier, len(prompt) + maximum_new_tokens + rows)
-    drafting = DraftSession(
-        draft, verifier, vocabulary or full_vocabulary(verifier.head), sampler, shape,
-        len(prompt) + maximum_new_tokens,
-    )  # fmt: skip
-    features = session.step(prompt)  # [P, H]
-    token = sampler.token(session.logits(features[-1:]))
-    generation = Generation([token], clock.lap(), 0.0, 0)
-    # with the features f_t: the pairs (f_t, token t + 1) that the draft has not read yet
-    next_tokens = [*prompt[1:], token]
-    while not _finished(generation.token_ids, verifier.stop_token_ids, maximum_new_tokens):
-        proposal = drafting.propose(features, next_tokens)
-        generation.draft_seconds += clock.lap()
-        tree = proposal.tree
-        features = session.step(proposal.tokens, tree)  # [T, H]
-        row, token = _accept(proposal, session.logits(features), drafting.vocabulary, sampler)
-        path = tree.path(row)
-        session.keep(path, len(tree))
-        next_tokens = [*(proposal.tokens[i] for i in path[1:]), token]
-        features = features[path]
-        generation.token_ids += next_tokens
-        generation.accepted.append(len(path) - 1)
-        generation.verifier_steps += 1
-        generation.decode_seconds += clock.lap()
-    session.check_finite()
-    _cut(generation.token_ids, verifier.stop_token_ids, maximum_new_tokens)
-    generation.decode_seconds += generation.draft_seconds + clock.lap()
-    return generation
-
-
-def _accept(
-    proposal: Proposal, logits: Tensor, vocabulary: Vocabulary, sampler: Sampler
-) -> tuple[int, int]:
-    """The row of the last accepted token, and the verifier's token after it.
-
-    Args:
-        logits: [T, V], the verifier's.
-    """
-    tree = proposal.tree
-    if sampler.sampling is None:
-        tokens = most_likely(logits).tolist()
-        row = accept_greedy(tree, proposal.tokens, tokens)
-        return row, tokens[row]
-
-    def p(row: int) -> Tensor:
-        return sampler.sampling.probabilities(logits[row : row + 1])
-
-    def q(row: int) -> Tensor:
-        probabilities = torch.zeros_like(logits[:1], dtype=torch.float32)
-        with_children = [r for r, children in enumerate(tree.children) if children]
-        drafted = proposal.probabilities[with_children.index(row)]
-        probabilities[0, vocabulary.token_ids] = drafted
-        return probabilities
-
-    row, token = accept_sampled(
-        tree,
-        torch.tensor([proposal.tokens], device=logits.device),
-        None if proposal.probabilities is None else q,
-        p,
-        sampler.uniforms(1, len(tree), logits.device),
-    )
-    return int(row), int(token)
 
 
 class _Clock:
@@ -185,6 +287,33 @@ class _Clock:
         now, before = time.perf_counter(), self.last
         self.last = now
         return now - before
+
+
+class _Stopwatch:
+    """Sums the seconds of one part of every step, without a wait for the device."""
+
+    def __init__(self, device: torch.device):
+        self.on_device = device.type == "cuda"
+        self.laps: list[tuple] = []
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        start = self._now()
+        yield
+        self.laps.append((start, self._now()))
+
+    def _now(self) -> "torch.cuda.Event | float":
+        if not self.on_device:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self) -> float:
+        """The sum; of a GPU, once it is done with all laps."""
+        if self.on_device:
+            return sum(start.elapsed_time(end) for start, end in self.laps) / 1000
+        return sum(end - start for start, end in self.laps)
 
 
 def _finished(token_ids: list[int], stop_token_ids: list[int], maximum: int) -> bool:

@@ -1,6 +1,6 @@
 """Trees of drafted tokens: static shapes, and trees that are grown anew in each step.
 
-Shapes: T rows of a tree, R rows of one level that have children.
+Shapes: T rows of a tree, R rows of one level that have children, D depth, W most children of a row.
 
 Row 0 of a tree is its root, the last token of the text so far; every other row is a drafted token
 that continues its parent. Rows are ordered by depth, so parents come before their children. The
@@ -38,9 +38,54 @@ class Level(NamedTuple):
     children: Tensor
     """The indices of all their children in the flattened candidates [R, width], int64."""
     seen: Tensor
-    """Which rows with children, of the levels up to this one, each row sees: bool [R, those]."""
+    """Which rows with children, of the levels from the root's to this one, each row sees: bool [R,
+    those]."""
     width: int
     """The largest number of children of a row."""
+
+    def to(self, device: torch.device) -> "Level":
+        picked, parents, children, seen = (
+            tensor.to(device) for tensor in (self.picked, self.parents, self.children, self.seen)
+        )
+        return Level(self.rows, picked, parents, children, seen, self.width)
+
+
+class TreeTensors(NamedTuple):
+    """A tree on the device: what verifying it and accepting from it look up."""
+
+    parents: Tensor
+    """Of every row, int64 [T]; the root's is itself."""
+    depths: Tensor
+    """Of every row, int64 [T]."""
+    paths: Tensor
+    """The rows from the root to each row, int64 [T, D + 1]; a shorter path repeats its end."""
+    seen: Tensor
+    """Which rows each row sees, its ancestors and itself: bool [T, T]."""
+    children: Tensor
+    """Of every row, int64 [T, W], most likely first; -1 where there are no more."""
+
+
+def tree_tensors(parents: Tensor, depths: Tensor, depth: int, width: int) -> TreeTensors:
+    """What follows from parents and depths, each [T], without a look at the numbers.
+
+    Args:
+        parents: the root's is 0.
+        depth: at least that of the deepest row, D.
+        width: at least the most children of a row, W.
+    """
+    rows = torch.arange(len(parents), device=parents.device)
+    ancestors = [rows]  # the j-th: j steps up
+    for _ in range(depth):
+        ancestors.append(parents[ancestors[-1]])
+    up = (depths[:, None] - torch.arange(depth + 1, device=parents.device)).clamp(min=0)
+    paths = torch.stack(ancestors, dim=1).gather(1, up)
+    seen = torch.zeros(len(rows), len(rows), dtype=torch.bool, device=parents.device)
+    seen = seen.scatter(1, paths, True)
+    siblings = (parents[:, None] == parents) & (rows > 0)  # the root is nobody's child
+    ranks = siblings.tril(-1).sum(1)
+    children = torch.full((len(rows), width), -1, device=parents.device)
+    children[parents[1:], ranks[1:]] = rows[1:]
+    return TreeTensors(parents, depths, paths, seen, children)
 
 
 class Tree:
@@ -78,6 +123,12 @@ class Tree:
         """Number of rows, the root included: tokens verified in one forward."""
         return len(self.parents)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tree) and self.parents == other.parents
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.parents))
+
     @cached_property
     def depths(self) -> list[int]:
         """The depth of every row; the root's is 0."""
@@ -106,13 +157,7 @@ class Tree:
     @cached_property
     def seen(self) -> Tensor:
         """Which rows each row sees, its ancestors and itself: bool [T, T]."""
-        seen = torch.eye(len(self), dtype=torch.bool)
-        rows = torch.arange(len(self))
-        ancestors = parents = torch.tensor(self.parents).clamp(min=0)
-        for _ in range(self.depth):
-            seen[rows, ancestors] = True
-            ancestors = parents[ancestors]
-        return seen
+        return self.tensors(torch.device("cpu")).seen
 
     @cached_property
     def levels(self) -> list[Level]:
@@ -143,6 +188,23 @@ class Tree:
             paths.append((*paths[parent], self.children[parent].index(row)))
         return paths[1:]
 
+    @property
+    def size(self) -> int:
+        """Number of rows, the root included: tokens verified in one forward."""
+        return len(self.parents)
+
+    @cached_property
+    def width(self) -> int:
+        """The most children of a row."""
+        return max(len(children) for children in self.children)
+
+    def tensors(self, device: torch.device) -> TreeTensors:
+        """The tree on a device."""
+        parents, depths = (
+            torch.tensor(numbers, device=device) for numbers in (self.parents, self.depths)
+        )
+        return tree_tensors(parents.clamp(min=0), depths, self.depth, self.width)
+
     def path(self, row: int) -> list[int]:
         """The rows from the root to this one."""
         path = [row]
@@ -160,7 +222,22 @@ class DynamicTree(NamedTuple):
     """
 
     tokens: int
-    """Tokens verified in one forward, the root included."""
+    """Tokens verified in one forward, the root included; no more than are drafted."""
     depth: int
     """Levels of drafted tokens; each takes one draft forward."""
     top_k: int
+
+    @property
+    def drafted(self) -> int:
+        """Tokens drafted in all levels, of which the most likely ones become the tree."""
+        return self.top_k + (self.depth - 1) * self.top_k**2
+
+    @property
+    def width(self) -> int:
+        """The most children of a row."""
+        return self.top_k
+
+    @property
+    def size(self) -> int:
+        """Number of rows of the tree, the root included."""
+        return 1 + min(self.tokens - 1, self.drafted)

@@ -57,14 +57,17 @@ def stated_decoder(settings: Evaluate) -> Decoder | None:
     return Decoder(settings.decoder, shape, [])
 
 
-def choose_decoder(kind: str, models: Models, held_out: TokenSet) -> Decoder:
+def choose_decoder(kind: str, models: Models, held_out: TokenSet, graphs: bool) -> Decoder:
     """The fastest chain or static tree, by a forecast on replies to held-out conversations.
+
+    Args:
+        graphs: as of `Decoders`.
 
     Raises:
         InputError: the replies are too short for a forecast, or every shape of that kind was timed
             as cheaper than a vanilla step.
     """
-    forecasts = forecast_on(held_out, *models, chains=kind == "chain")
+    forecasts = forecast_on(held_out, *models, kind == "chain", graphs)
     chosen = fastest_sound(forecasts, chains=kind == "chain")
     if chosen is None:
         raise InputError(

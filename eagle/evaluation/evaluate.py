@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from eagle.config import Evaluate
 from eagle.decoding.sampler import GREEDY, Sampler, Sampling
-from eagle.decoding.speculative import Generation, chain
+from eagle.decoding.speculative import Decoders, Generation
+from eagle.decoding.tree import Tree
 from eagle.errors import InputError
 from eagle.evaluation import work
 from eagle.evaluation.agreement import top1_agreement
@@ -57,6 +58,7 @@ def evaluate(
     questions = select_questions(settings.bench, settings.questions)
     decoder = stated_decoder(settings)
     sampler = _sampler(settings)
+    graphs = settings.cuda_graphs == "auto" and device.type == "cuda"
     load = partial(
         load_models, verifier_folder, draft_folder,
         device=device, trained_on=trained_on, draft_vocabulary=settings.draft_vocabulary,
@@ -66,16 +68,22 @@ def evaluate(
     total = work.of_all(settings, turns, len(held_out.token_ids), decoder is None)
     with Progress("evaluate", total, "steps", progress_seconds) as progress:
         if decoder is None:
-            decoder = choose_decoder(settings.decoder, models, held_out)
+            decoder = choose_decoder(settings.decoder, models, held_out, graphs)
             progress.advance(work.CHOICE, note="choice of a decoder")
         race = race_decoders(
-            questions, models, decoder.shape, sampler, template, tokenizer, settings, progress
+            questions,
+            Decoders(*models, sampler, graphs),
+            decoder.shape,
+            template,
+            tokenizer,
+            settings,
+            progress,
         )
         rounding = largest_rounding(models.verifier, race)
         agreement = top1_agreement(held_out, models, progress)
         del models  # makes room for the models in float32
         exact = load(torch.float32)
-        greedy, chains = _decode_chains(settings, exact, race, sampler, progress)
+        greedy, chains = _decode_chains(settings, exact, race, sampler, graphs, progress)
         proof = prove_lossless(settings, verifier_folder, exact.verifier, greedy, race, rounding)
         progress.advance(work.of_proof(settings, len(greedy)), note="losslessness")
     _check_drafted(settings, race.speculative)
@@ -91,26 +99,32 @@ def _sampler(settings: Evaluate) -> Sampler:
 
 
 def _decode_chains(
-    settings: Evaluate, models: Models, race: Race, sampler: Sampler, progress: Progress
+    settings: Evaluate,
+    models: Models,
+    race: Race,
+    sampler: Sampler,
+    graphs: bool,
+    progress: Progress,
 ) -> tuple[list[Generation], list[Generation]]:
     """Generations by chains, greedy ones and ones by the sampler; at temperature 0 the same ones.
 
     Both are for the first of the race's prompts.
     """
-    verifier, draft, vocabulary = models
+    shape = Tree.chain(RATE_POSITIONS)
 
-    def decode(prompt: Prompt, sampler: Sampler) -> Generation:
-        length = settings.lossless_tokens
-        return chain(verifier, draft, prompt.token_ids, length, RATE_POSITIONS, vocabulary, sampler)
+    def decode(prompt: Prompt, decoders: Decoders) -> Generation:
+        return decoders.speculate(prompt.token_ids, settings.lossless_tokens, shape)
 
+    most_likely = Decoders(*models, GREEDY, graphs)
     prompts = race.prompts[: settings.lossless_prompts]
     greedy = []
     for prompt in prompts:
-        greedy.append(decode(prompt, GREEDY))
+        greedy.append(decode(prompt, most_likely))
         progress.advance(work.of_chain(settings), note="losslessness")
     if settings.temperature == 0:
         return greedy, greedy
-    return greedy, [decode(prompt, sampler) for prompt in prompts]
+    drawn = Decoders(*models, sampler, graphs)
+    return greedy, [decode(prompt, drawn) for prompt in prompts]
 
 
 def _check_drafted(settings: Evaluate, generations: list[Generation]) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from eagle.decoding.speculative import speculate, vanilla
+from eagle.decoding.speculative import Decoders
 from eagle.decoding.tree import NAMED, Ranks, Tree
 from eagle.draft.draft import Draft
 from eagle.draft.onednn_weights import linear
@@ -66,7 +66,12 @@ class StepCost(NamedTuple):
 
 
 def forecast_on(
-    held_out: TokenSet, verifier: Verifier, draft: Draft, vocabulary: Vocabulary, chains: bool
+    held_out: TokenSet,
+    verifier: Verifier,
+    draft: Draft,
+    vocabulary: Vocabulary,
+    chains: bool,
+    graphs: bool,
 ) -> list[Forecast]:
     """`forecast` on the verifier's greedy replies to the first prompts of held-out conversations.
 
@@ -75,7 +80,7 @@ def forecast_on(
     prompts = held_out_prompts(held_out)
     texts = reference_texts(verifier, prompts, TEXT_TOKENS)
     named = {name: Tree.named(name) for name in NAMED}
-    return forecast(verifier, draft, vocabulary, prompts, texts, named, chains)
+    return forecast(verifier, draft, vocabulary, prompts, texts, named, chains, graphs)
 
 
 def held_out_prompts(held_out: TokenSet) -> list[list[int]]:
@@ -96,12 +101,14 @@ def forecast(
     texts: list[list[int]],
     named: dict[str, Tree],
     chains: bool,
+    graphs: bool,
 ) -> list[Forecast]:
     """Forecast chains of one to DEPTH tokens, trees grown for these texts, and the named trees.
 
     Args:
         texts: the verifier's greedy continuations of the prompts.
         chains: whether the decoder to choose is a chain; otherwise it is a tree.
+        graphs: as of `Decoders`; what a step costs depends on it.
 
     Returns:
         The fastest shape of that kind, the other finalists, then the shapes that were timed in the
@@ -121,9 +128,11 @@ def forecast(
             "evaluate.static_tree in place of auto"
         )
     prompt = sorted(prompts, key=len)[len(prompts) // 2]
+    never_stops = Verifier(verifier.model, [], verifier.key_value_shapes)
+    decoders = Decoders(never_stops, draft, vocabulary, graphs=graphs)
 
     def timed(shapes: list[Tree], rounds: int) -> list[StepCost]:
-        return step_costs(verifier, draft, vocabulary, prompt, shapes, rounds)
+        return step_costs(decoders, prompt, shapes, rounds)
 
     def forecasts(shapes: dict[str, Tree], costs: list[StepCost]) -> list[Forecast]:
         rows = [
@@ -211,25 +220,22 @@ def grown_trees(ranks: list[list[Ranks]], depth: int) -> Iterator[Tree]:
 
 
 def step_costs(
-    verifier: Verifier,
-    draft: Draft,
-    vocabulary: Vocabulary,
-    prompt: list[int],
-    shapes: Sequence[Tree],
-    rounds: int,
+    decoders: Decoders, prompt: list[int], shapes: Sequence[Tree], rounds: int
 ) -> list[StepCost]:
     """Time a step of each shape, in vanilla steps.
+
+    Args:
+        decoders: of a verifier that never stops.
 
     In each round all shapes take turns, and each is compared with the vanilla decoding of that
     round, so that whatever slows the machine slows all alike. The costs are medians over rounds.
     """
-    never_stops = Verifier(verifier.model, [], verifier.key_value_shapes)
     costs: list[list[StepCost]] = [[] for _ in shapes]
     for _ in range(rounds):
-        reference = vanilla(never_stops, prompt, ROUND_TOKENS)
+        reference = decoders.vanilla(prompt, ROUND_TOKENS)
         vanilla_step = reference.decode_seconds / reference.verifier_steps
         for tree, measured in zip(shapes, costs, strict=True):
-            generation = speculate(never_stops, draft, prompt, ROUND_TOKENS, tree, vocabulary)
+            generation = decoders.speculate(prompt, ROUND_TOKENS, tree)
             drafting, steps = generation.draft_seconds, generation.verifier_steps
             rest = generation.decode_seconds - drafting
             measured.append(StepCost(drafting / steps / vanilla_step, rest / steps / vanilla_step))

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 
 from eagle.config import Evaluate
+from eagle.decoding.kv_cache import Extent
 from eagle.decoding.sessions import VerifierSession
 from eagle.decoding.speculative import Generation
+from eagle.decoding.tree import Tree
 from eagle.evaluation.race import Race
 from eagle.verifier.verifier import Verifier
 
@@ -183,12 +185,18 @@ def measure_rounding(verifier: Verifier, prompt: list[int], text: list[int]) -> 
     Raises:
         InputError: logits are not finite.
     """
-    capacity = len(prompt) + len(text)
+    device, capacity = verifier.head.device, len(prompt) + len(text)
     at_once, one_by_one = (VerifierSession(verifier, capacity) for _ in range(2))
-    at_once.step(prompt)
-    one_by_one.step(prompt)
-    together = at_once.logits(at_once.step(text))
-    single = torch.cat([one_by_one.logits(one_by_one.step([token])) for token in text])
+    for session in (at_once, one_by_one):
+        session.begin(torch.tensor(prompt, device=device))
+    tokens = torch.tensor(text, device=device)
+    chain, root = (Tree.chain(length).tensors(device) for length in (len(text) - 1, 0))
+    together = at_once.logits(at_once.step(tokens, chain, Extent(len(prompt))))
+    rows = []
+    for position, token in enumerate(tokens[:, None], start=len(prompt)):
+        rows.append(one_by_one.logits(one_by_one.step(token, root, Extent(position))))
+        one_by_one.keep(None, 1)
+    single = torch.cat(rows)
     at_once.check_finite()
     one_by_one.check_finite()
     largest = float(single.abs().max())

@@ -5,10 +5,8 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedTokenizerBase
 
 from eagle.config import Evaluate
-from eagle.decoding.sampler import Sampler
-from eagle.decoding.speculative import Generation, speculate, vanilla
+from eagle.decoding.speculative import Decoders, Generation
 from eagle.decoding.tree import DynamicTree, Tree
-from eagle.evaluation.models import Models
 from eagle.evaluation.work import of_race
 from eagle.system_prompts import system_turn
 from eagle.template.template import encode_prompt
@@ -35,9 +33,8 @@ class Race:
 
 def race_decoders(
     questions: list[dict],
-    models: Models,
+    decoders: Decoders,
     shape: Tree | DynamicTree,
-    sampler: Sampler,
     template: str,
     tokenizer: PreTrainedTokenizerBase,
     settings: Evaluate,
@@ -54,7 +51,6 @@ def race_decoders(
     Raises:
         InputError: settings.system_prompt does not exist, or a prompt is too long.
     """
-    verifier, draft, vocabulary = models
     length = settings.maximum_new_tokens
     opening = system_turn(settings.system_prompt)
     race = Race()
@@ -64,14 +60,12 @@ def race_decoders(
             messages.append({"role": "user", "content": text})
             ids = encode_prompt(tokenizer, template, messages)
             if not race.prompts:  # the first calls also pay for allocation and cold caches
-                vanilla(verifier, ids, 4)
-                speculate(verifier, draft, ids, 4, shape, vocabulary)
+                decoders.vanilla(ids, 4)
+                decoders.speculate(ids, 4, shape)
             race.prompts.append(Prompt(question["question_id"], question["category"], turn, ids))
-            reference = vanilla(verifier, ids, length, sampler)
+            reference = decoders.vanilla(ids, length)
             race.vanilla.append(reference)
-            race.speculative.append(
-                speculate(verifier, draft, ids, length, shape, vocabulary, sampler)
-            )
+            race.speculative.append(decoders.speculate(ids, length, shape))
             reply = tokenizer.decode(reference.token_ids, skip_special_tokens=True)
             messages.append({"role": "assistant", "content": reply})
             progress.advance(of_race(settings), note="speed")

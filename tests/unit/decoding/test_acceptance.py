@@ -1,5 +1,7 @@
 """The acceptance rules give the verifier's distribution; the same tests reject broken rules."""
 
+import random
+
 import pytest
 import torch
 from torch import Tensor
@@ -16,15 +18,50 @@ CHAIN = Tree.chain(2)
 TREE = Tree.from_paths([[0], [1], [2], [0, 0], [0, 1], [1, 0]])
 
 
+def walk(tree: Tree, tokens: list[int], most_likely: list[int]) -> int:
+    """The last accepted row, as one would find it by hand: the reference."""
+    row = 0
+    while True:
+        agreeing = [child for child in tree.children[row] if tokens[child] == most_likely[row]]
+        if not agreeing:
+            return row
+        row = agreeing[0]
+
+
+def accepted(tree: Tree, tokens: list[int], most_likely: list[int]) -> int:
+    on_device = tree.tensors(torch.device("cpu"))
+    return int(accept_greedy(on_device, torch.tensor(tokens), torch.tensor(most_likely)))
+
+
 def test_the_path_that_agrees_with_the_verifier_is_accepted():
     most_likely = [5, 6, 7, 8]
     for drafted, row in (([5, 6, 7], 3), ([5, 0, 7], 1), ([0, 6, 7], 0)):
-        assert accept_greedy(Tree.chain(3), [1, *drafted], most_likely) == row
+        assert accepted(Tree.chain(3), [1, *drafted], most_likely) == row
     #                        root  [0] [1] [2] [0,0] [0,1] [1,0]
     tokens, most_likely = [9, 1, 2, 3, 4, 5, 6], [2, 0, 6, 0, 0, 0, 7]
-    assert accept_greedy(TREE, tokens, most_likely) == 6
-    assert accept_greedy(TREE, tokens, [3, *most_likely[1:]]) == 3
-    assert accept_greedy(TREE, tokens, [8, *most_likely[1:]]) == 0
+    assert accepted(TREE, tokens, most_likely) == 6
+    assert accepted(TREE, tokens, [3, *most_likely[1:]]) == 3
+    assert accepted(TREE, tokens, [8, *most_likely[1:]]) == 0
+
+
+def test_greedy_acceptance_is_a_walk_down_the_tree():
+    """Random trees in which siblings differ, and few tokens, so that much is accepted."""
+    choose = random.Random(0)
+    depths = set()
+    for _ in range(300):
+        parents, tokens = [-1], [0]
+        for _ in range(choose.randint(1, 20)):
+            # rows are ordered by depth, so a parent is never before the last row's
+            parent, token = choose.randrange(max(parents[-1], 0), len(parents)), choose.randrange(4)
+            if (parent, token) not in zip(parents, tokens, strict=True):
+                parents.append(parent)
+                tokens.append(token)
+        tree = Tree(parents)
+        most_likely = [choose.randrange(4) for _ in parents]
+        row = walk(tree, tokens, most_likely)
+        assert accepted(tree, tokens, most_likely) == row
+        depths.add(tree.depths[row])
+    assert depths >= {0, 1, 2, 3}
 
 
 def distributions(seed: int) -> tuple[Tensor, Tensor]:
@@ -50,13 +87,14 @@ def first_two_tokens(
         uniforms = torch.rand(CHUNK, 2 * len(tree) + 1, generator=generator, dtype=torch.float64)
         tokens = torch.zeros(CHUNK, len(tree), dtype=torch.int64)
 
-        def after(weights: Tensor, row: int, tokens: Tensor = tokens) -> Tensor:
-            """The distribution that follows a row of the tree [B, V]."""
-            return weights[1 + tokens[:, row]] if row else weights[:1].expand(CHUNK, -1)
+        def after(weights: Tensor, rows: Tensor, tokens: Tensor = tokens) -> Tensor:
+            """The distributions that follow rows of the tree [B, V]."""
+            at = tokens.gather(1, rows[:, None])[:, 0]
+            return weights[torch.where(rows > 0, 1 + at, 0)]
 
         for row, children in enumerate(tree.children):
             if children:
-                weights = after(q, row)
+                weights = after(q, torch.full((CHUNK,), row))
                 at = [len(tree) + child for child in children]
                 tokens[:, children] = (
                     draw_distinct(weights, uniforms[:, at])
@@ -64,10 +102,10 @@ def first_two_tokens(
                     else weights.topk(len(children)).indices
                 )
         row, next_token = accept_sampled(
-            tree,
+            tree.tensors(torch.device("cpu")),
             tokens,
-            (lambda row: after(q, row)) if q_given else None,
-            lambda row: after(p, row),
+            (lambda rows: after(q, rows)) if q_given else None,
+            lambda rows: after(p, rows),
             uniforms[:, : len(tree)],
         )
         everyone = torch.arange(CHUNK)
@@ -113,7 +151,7 @@ def residual_is_p(candidates, draft, verifier, uniforms):
 
 
 def swapped(candidates, draft, verifier, uniforms):
-    if draft is None:  # a row without children: nothing to swap
+    if (candidates < 0).all():  # rows without children: nothing to swap
         return accept_siblings(candidates, draft, verifier, uniforms)
     return accept_siblings(candidates, verifier, draft, uniforms)
 
@@ -123,8 +161,8 @@ def siblings_not_renormalised(candidates, draft, verifier, uniforms):
     count, p = candidates.shape[1], verifier
     accepted = torch.full((len(p),), count)
     for number, candidate in enumerate(candidates.T):
-        at = candidate[:, None]
-        undecided = accepted == count
+        at = candidate.clamp(min=0)[:, None]
+        undecided = (accepted == count) & (candidate >= 0)
         chance = (p.gather(1, at) / draft.gather(1, at))[:, 0]
         accepts = undecided & (uniforms[:, number] < chance)
         accepted[accepts] = number

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from eagle.decoding.kv_cache import Extent
 from eagle.decoding.sampler import GREEDY, Sampler, Sampling
-from eagle.decoding.sessions import DraftSession, VerifierSession
+from eagle.decoding.sessions import DraftSession, Proposal, VerifierSession
 from eagle.decoding.speculative import chain, speculate, vanilla
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.draft.checkpoint import load_draft, save_draft
@@ -63,13 +64,14 @@ def test_a_tree_has_more_tokens_accepted_than_its_first_path(verifier, echo):
 
 def test_a_trees_rows_are_verified_as_each_branch_alone(verifier):
     prompt, tokens = prompts(verifier, 1)[0], list(range(40, 40 + len(TREE)))
+    tree, root = (shape.tensors(torch.device("cpu")) for shape in (TREE, Tree.chain(0)))
     with torch.inference_mode():
         session = VerifierSession(verifier, len(prompt) + len(TREE) + 1)
-        session.step(prompt)
-        features = session.step(tokens, TREE)  # [T, H]
+        session.begin(torch.tensor(prompt))
+        features = session.step(torch.tensor(tokens), tree, Extent(len(prompt)))  # [T, H]
         branch = TREE.path(len(TREE) - 1)
-        session.keep(branch, len(TREE))
-        following = session.step([7])
+        session.keep(torch.tensor(branch), len(branch))
+        following = session.step(torch.tensor([7]), root, Extent(len(prompt) + len(branch)))
         for row in range(len(TREE)):
             path = TREE.path(row)
             alone = verifier.features(torch.tensor([prompt + [tokens[i] for i in path]]))[0]
@@ -81,16 +83,26 @@ def test_a_trees_rows_are_verified_as_each_branch_alone(verifier):
         )
 
 
+def drafting(draft, verifier, shape) -> DraftSession:
+    cache = DraftSession.new_cache(draft, verifier.head, 256)
+    return DraftSession(draft, verifier, full_vocabulary(verifier.head), GREEDY, shape, cache)
+
+
+def propose(session, features: torch.Tensor, next_tokens: list[int]) -> Proposal:
+    """A tree after these pairs, which follow those of the proposals before."""
+    tokens, count = torch.tensor(next_tokens), torch.tensor([len(next_tokens)])
+    extent = Extent(int(session.cache.length))
+    return session.propose(features, tokens, count, torch.empty(0), extent)
+
+
 def test_a_dynamic_trees_rows_are_the_most_likely_paths(verifier, draft):
     """Compared with every path of two tokens, each computed by itself."""
     prompt = prompts(verifier, 1)[0]
     shape = DynamicTree(tokens=9, depth=2, top_k=4)
     with torch.inference_mode():
         features = verifier.features(torch.tensor([prompt]))[0]
-        session = DraftSession(
-            draft, verifier, full_vocabulary(verifier.head), GREEDY, shape, len(prompt)
-        )
-        tree, tokens, probabilities = session.propose(features[:-1], prompt[1:])
+        session = drafting(draft, verifier, shape)
+        tree, tokens, probabilities = propose(session, features[:-1], prompt[1:])
 
         def after(*path: int) -> torch.Tensor:
             """Log-probabilities after the prompt and a path, from scratch."""
@@ -115,7 +127,8 @@ def test_a_dynamic_trees_rows_are_the_most_likely_paths(verifier, draft):
                 for following, more in zip(second.indices.tolist(), second.values, strict=True)
             }
     expected = sorted(scores, key=scores.get, reverse=True)[:8]
-    rows = [tuple(tokens[i] for i in tree.path(row)[1:]) for row in range(1, len(tree))]
+    paths = [path[1 : depth + 1] for path, depth in zip(tree.paths, tree.depths, strict=True)]
+    rows = [tuple(tokens[path].tolist()) for path in paths[1:]]
     assert probabilities is None
     assert tokens[0] == prompt[-1]
     assert sorted(rows) == sorted(expected)
@@ -199,11 +212,11 @@ def test_drafting_with_the_cache_is_the_draft_over_the_whole_text(verifier, draf
     """The first drafted tokens, computed step by step and from scratch, are equal."""
     ids = prompts(verifier, 1)[0] * 4
     features = verifier.features(torch.tensor([ids]))[0]
-    session = DraftSession(draft, verifier, full_vocabulary(verifier.head), GREEDY, TREE, len(ids))
+    session = drafting(draft, verifier, TREE)
     with torch.inference_mode():
-        session.propose(features[:3], ids[1:4])  # what it drafted must not stay
-        session.propose(features[3:7], ids[4:8])
-        proposal = session.propose(features[7:9], ids[8:10])
+        propose(session, features[:3], ids[1:4])  # what it drafted must not stay
+        propose(session, features[3:7], ids[4:8])
+        proposal = propose(session, features[7:9], ids[8:10])
         whole = draft(
             features[:9],
             verifier.embedding[torch.tensor(ids[1:10])],
@@ -211,7 +224,7 @@ def test_drafting_with_the_cache_is_the_draft_over_the_whole_text(verifier, draf
             attend_within_documents([9], "eager"),
         )
     assert proposal.tokens[0] == ids[9]
-    assert proposal.tokens[1:5] == (verifier.head @ whole[-1]).topk(4).indices.tolist()
+    assert torch.equal(proposal.tokens[1:5], (verifier.head @ whole[-1]).topk(4).indices)
 
 
 def test_a_stop_token_among_accepted_tokens_ends_the_text(verifier, echo):
@@ -257,7 +270,9 @@ def test_casting_a_draft_leaves_its_rotary_frequencies(verifier, draft):
 
 def test_a_wrong_chain_is_caught(verifier, echo, monkeypatch):
     """The tests can fail: a rule that accepts every drafted token is not lossless."""
-    monkeypatch.setattr("eagle.decoding.speculative.accept_greedy", lambda tree, *_: len(tree) - 1)
+    monkeypatch.setattr(
+        "eagle.decoding.steps.accept_greedy", lambda tree, *_: tree.depths.argmax()[None]
+    )
     assert any(
         chain(verifier, echo, prompt, 24, 4).token_ids != vanilla(verifier, prompt, 24).token_ids
         for prompt in prompts(verifier, 6)

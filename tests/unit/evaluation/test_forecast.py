@@ -69,7 +69,7 @@ def test_forecasts_cover_chains_named_and_grown_trees(verifier, echo, chains):
     texts = [vanilla(verifier, prompt, 24).token_ids for prompt in prompts(4)]
     named = {"narrow": Tree.from_paths([[0], [1]])}
     vocabulary = full_vocabulary(verifier.head)
-    rows = forecast(verifier, echo, vocabulary, prompts(4), texts, named, chains)
+    rows = forecast(verifier, echo, vocabulary, prompts(4), texts, named, chains, False)
     names = [row.name for row in rows]
     assert {"narrow", *(f"chain of {k}" for k in range(1, 6))} <= set(names)
     assert any(name.startswith("tree of") for name in names)
@@ -89,7 +89,7 @@ def test_the_chosen_shapes_cost_is_that_of_the_second_timing(verifier, echo, mon
     """A shape whose time was measured too short in the screening is not chosen for it."""
     lucky, rounds_of = Tree.chain(4), []
 
-    def costs(_verifier, _draft, _vocabulary, _prompt, shapes, rounds):
+    def costs(_decoders, _prompt, shapes, rounds):
         rounds_of.append(rounds)
         screening = rounds == SCREENING_ROUNDS
         return [StepCost(0.1, 0.2 if screening and shape == lucky else 1.0) for shape in shapes]
@@ -97,6 +97,6 @@ def test_the_chosen_shapes_cost_is_that_of_the_second_timing(verifier, echo, mon
     monkeypatch.setattr("eagle.evaluation.forecast.step_costs", costs)
     texts = [vanilla(verifier, prompt, 24).token_ids for prompt in prompts(4)]
     vocabulary = full_vocabulary(verifier.head)
-    best = forecast(verifier, echo, vocabulary, prompts(4), texts, {}, True)[0]
+    best = forecast(verifier, echo, vocabulary, prompts(4), texts, {}, True, False)[0]
     assert best.step_cost == 1.1
     assert rounds_of == [SCREENING_ROUNDS, SCREENING_ROUNDS, FINAL_ROUNDS]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eagle.decoding.speculative import speculate, vanilla
+from eagle.decoding.speculative import Decoders, vanilla
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.draft.draft import Draft, draft_config
 from eagle.evaluation.lossless import (
@@ -56,13 +56,12 @@ def references(tiniest):
     return prompts, reference_texts(tiniest[0], prompts, TOKENS)
 
 
-def accepted_of(tiniest, prompt, reference, shape) -> int:
+def accepted_of(decoders, prompt, reference, shape) -> int:
     """The number of accepted tokens in a generation, which must be the reference."""
-    verifier, draft = tiniest
     if shape is None:
-        generation = vanilla(verifier, prompt, TOKENS)
+        generation = decoders.vanilla(prompt, TOKENS)
     else:
-        generation = speculate(verifier, draft, prompt, TOKENS, shape)
+        generation = decoders.speculate(prompt, TOKENS, shape)
     assert len(reference) == TOKENS
     assert generation.token_ids == reference
     return sum(generation.accepted)
@@ -70,7 +69,8 @@ def accepted_of(tiniest, prompt, reference, shape) -> int:
 
 @pytest.mark.parametrize("shape", DECODERS.values(), ids=DECODERS)
 def test_every_decoder_writes_transformers_texts_in_float64(tiniest, references, shape):
-    accepted = [accepted_of(tiniest, *text, shape) for text in zip(*references, strict=True)]
+    decoders = Decoders(*tiniest)
+    accepted = [accepted_of(decoders, *text, shape) for text in zip(*references, strict=True)]
     assert shape is None or sum(accepted) > PROMPTS * TOKENS / 2
 
 
