@@ -116,13 +116,15 @@ def test_an_update_reads_nothing_from_the_device(train, form, monkeypatch):
     assert reads.found == []
 
 
-def test_deterministic_algorithms_change_nothing_on_a_cpu(train):
-    usual = train()
+@on_both_devices
+def test_deterministic_runs_have_the_same_weights_and_on_a_cpu_the_usual_ones(train, device):
     with deterministic(True):
-        other = train()
-    assert len(usual.state.history) == len(usual.updates)
-    weights = zip(usual.draft.parameters(), other.draft.parameters(), strict=True)
-    assert all(torch.equal(one, another) for one, another in weights)
+        runs = [train(), train()]
+    if device.type == "cpu":
+        runs.append(train())
+    first, *others = [list(run.draft.parameters()) for run in runs]
+    for other in others:
+        assert all(torch.equal(one, another) for one, another in zip(first, other, strict=True))
 
 
 def test_an_automatic_softmax_is_whole_on_a_gpu_and_small_on_a_cpu(make_config, verifier, capsys):
