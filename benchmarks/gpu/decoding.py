@@ -5,10 +5,8 @@ import torch
 from benchmarks.gpu.models import random_draft, random_verifier
 from benchmarks.gpu.part import Report
 from benchmarks.gpu.scale import Scale
-from eagle.decoding.speculative import Generation, speculate, vanilla
+from eagle.decoding.speculative import Decoders
 from eagle.decoding.tree import DynamicTree, Tree
-from eagle.draft.draft import Draft
-from eagle.verifier.verifier import Verifier
 
 SHAPES = {
     "vanilla": None,
@@ -23,34 +21,30 @@ PAPERS_TAU = 3.62
 
 
 def measure_decoding(scale: Scale, report: Report) -> None:
-    """Milliseconds a step, and the tau at which each decoder breaks even with vanilla decoding."""
+    """Seconds a step, and what follows from them at the paper's tau."""
     verifier = random_verifier(scale.verifier, scale.device)
     verifier.stop_token_ids = []  # so that every text has the maximum length
     draft = random_draft(verifier).cast(torch.bfloat16)
     # the input embedding is looked up, not read
     read = sum(weight.nbytes for weight in verifier.model.parameters()) - verifier.embedding.nbytes
-    report(weights_gb=read / 1e9, tokens_before=scale.prompt)
-    for name in ("with graphs", "without"):
+    report(weights_gb=read / 1e9, tokens_before=scale.prompt, tokens=scale.decoded)
+    prompt = torch.arange(3, 3 + scale.prompt).tolist()
+    for name, graphs in (("with graphs", True), ("without", False)):
+        decoders = Decoders(verifier, draft, graphs=graphs)
         steps: dict[str, dict] = {}
         for decoder, shape in SHAPES.items():
-            for _ in range(2):  # the second is measured
-                generation = decode(scale, verifier, draft, shape)
+            for _ in range(2):  # the first one captures, the second is measured
+                if shape is None:
+                    generation = decoders.vanilla(prompt, scale.decoded)
+                else:
+                    generation = decoders.speculate(prompt, scale.decoded, shape)
             seconds = generation.decode_seconds / generation.verifier_steps
             over = seconds / steps["vanilla"]["step_seconds"] if steps else 1.0
             steps[decoder] = {
+                "captured": decoders.fixed,
                 "step_seconds": seconds,
-                "over_a_vanilla_step": over,
+                "over_a_vanilla_step": over,  # the tau at which it breaks even
                 "speedup_at_the_papers_tau": PAPERS_TAU / over if shape else 1.0,
                 "draft_share": generation.draft_seconds / generation.decode_seconds,
             }
             report(**{name: steps})
-
-
-def decode(
-    scale: Scale, verifier: Verifier, draft: Draft, shape: Tree | DynamicTree | None
-) -> Generation:
-    """One text; without a shape by vanilla decoding."""
-    prompt = torch.arange(3, 3 + scale.prompt).tolist()
-    if shape is None:
-        return vanilla(verifier, prompt, scale.decoded)
-    return speculate(verifier, draft, prompt, scale.decoded, shape)

@@ -8,7 +8,7 @@ import torch
 from benchmarks.gpu.models import half_right_pair
 from benchmarks.gpu.part import Report
 from benchmarks.gpu.scale import Scale
-from eagle.decoding.speculative import speculate, vanilla
+from eagle.decoding.speculative import Decoders
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.evaluation.lossless import compare_texts, reference_texts
 from eagle.evaluation.metrics import acceptance_length
@@ -17,6 +17,7 @@ from eagle.verifier.verifier import Verifier
 PROMPTS, PROMPT, TOKENS = 8, 20, 64
 """The number of prompts, and tokens of each and of the text after it."""
 SHAPES = {
+    "vanilla": None,
     "chain of 5": Tree.chain(5),
     "mc_sim_7b_63": Tree.named("mc_sim_7b_63"),
     "EAGLE-2, 16 tokens": DynamicTree(tokens=16, depth=3, top_k=4),
@@ -40,15 +41,15 @@ def measure_lossless(scale: Scale, report: Report) -> None:
         model = copy.deepcopy(verifier.model).double()
         return Verifier(model, verifier.stop_token_ids, verifier.key_value_shapes)
 
-    decoders = {"vanilla": lambda prompt: vanilla(verifier, prompt, count)} | {
-        name: lambda prompt, shape=shape: speculate(verifier, draft, prompt, count, shape)
-        for name, shape in SHAPES.items()
-    }
-    for name, decode in decoders.items():
-        generations = [decode(prompt) for prompt in prompts]
+    decoders = Decoders(verifier, draft, graphs=True)
+    for name, shape in SHAPES.items():
+        if shape is None:
+            generations = [decoders.vanilla(prompt, count) for prompt in prompts]
+        else:
+            generations = [decoders.speculate(prompt, count, shape) for prompt in prompts]
         texts = [generation.token_ids for generation in generations]
         compared = compare_texts(judge, prompts, texts, references)
-        tau = 1.0 if name == "vanilla" else acceptance_length(generations)
+        tau = acceptance_length(generations) if shape else 1.0
         report(
             **{
                 name: {
@@ -57,6 +58,7 @@ def measure_lossless(scale: Scale, report: Report) -> None:
                     "texts": len(compared),
                     "ties": [asdict(text) for text in compared if not text.identical],
                     "tau": tau,
+                    "captured": decoders.fixed,
                 }
             }
         )
