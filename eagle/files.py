@@ -13,6 +13,8 @@ from typing import Any
 
 from eagle.errors import InputError
 
+LONGEST_LINE = 2**25  # bytes of JSON; decoded, many small values take thirty times as much memory
+
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
@@ -102,12 +104,19 @@ def json_lines(path: Path) -> Iterator[dict]:
     """Read a file of one JSON object a line, one object at a time; blank lines are skipped.
 
     Raises:
-        InputError: the file is absent, empty, not UTF-8, or a line is not a JSON object.
+        InputError: the file is absent, empty, not UTF-8, or a line is not a JSON object or longer
+            than LONGEST_LINE.
     """
     check_file(path)
     empty = True
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        lines = iter(lambda: file.readline(LONGEST_LINE + 1), b"")
+        for number, line in enumerate(lines, start=1):
+            if len(line) > LONGEST_LINE:
+                raise InputError(
+                    f"{path}, line {number}: longer than {LONGEST_LINE:,} bytes; expected one JSON "
+                    "object a line"
+                )
             if line.strip():
                 empty = False
                 yield parse_json_line(line, f"{path}, line {number}")
@@ -134,13 +143,28 @@ def check_file(path: Path) -> int:
     """The size of a file in bytes.
 
     Raises:
-        InputError: the path is absent or a folder.
+        InputError: the path is absent, or no regular file.
     """
     if path.is_dir():
         raise InputError(f"{path}: is a folder, expected a file")
     if not path.exists():
         raise InputError(f"{path}: there is no such file; check the path")
+    if not path.is_file():  # opening a pipe would wait for ever
+        raise InputError(f"{path}: is a pipe or a device, expected a file")
     return path.stat().st_size
+
+
+def check_inside(path: Path, folder: Path) -> None:
+    """Check that a file of a folder of data is in it, and no link to what lies elsewhere.
+
+    Raises:
+        InputError: it leads out of the folder.
+    """
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(
+            f"{path}: a link that leads out of {folder}; put the file itself there, or name it "
+            "alone in place of the folder"
+        )
 
 
 def sha256_of_file(path: Path) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from rensa import RMinHash
 
 from eagle.errors import InputError
+from eagle.files import check_inside
 from eagle.questions import read_questions
 
 # A word is a run of letters, digits and non-ASCII characters, in lower case; any other character
@@ -52,6 +53,8 @@ class QuestionSearch:
             raise InputError(f"sharegpt.bench = {source}: the folder holds no .jsonl file")
         patterns: dict[bytes, str] = {}
         for file in files:
+            if source.is_dir():
+                check_inside(file, source)
             for question in read_questions(str(file)):
                 where = f"{file.name}, question {question['question_id']}"
                 for turn, prompt in enumerate(question["turns"]):

@@ -341,6 +341,8 @@ def _rows(
         rows = []
         for content in batch:
             try:
+                if isinstance(content, Rejected):
+                    raise content
                 read = turns_of(content, roles)
                 rows.append(Row(name, number, content.get("id"), read))
             except Rejected as reason:

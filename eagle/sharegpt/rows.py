@@ -12,22 +12,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from eagle.errors import InputError
+from eagle.errors import InputError, one_line
 from eagle.files import check_file, not_json
-from eagle.sharegpt.turns import ROW_FIELDS
+from eagle.sharegpt.turns import ROW_FIELDS, Rejected
 from eagle.tracking import Progress
 
 CHUNK = 2**22  # bytes read at a time
-LONGEST_ROW = 2**26  # characters
+# Characters, about a million tokens. Decoded, many small values take thirty times as much memory.
+LONGEST_ROW = 2**22
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 PARQUET = b"PAR1"
 PARQUET_ROWS = 256  # rows in memory at a time
+BRACKET_QUOTE_OR_ESCAPE = re.compile(r'["\[\]{}]|\\.', re.DOTALL)
 WHITE_SPACE = re.compile(r"[ \t\r\n]*")
 DECODER = json.JSONDecoder()
 
 
 def batches_of_rows(file: Path, progress: Progress) -> Iterator[list[Any]]:
     """Yield all rows of a file, in batches of those that one read completed.
+
+    A row of more than LONGEST_ROW characters is passed over; a `Rejected` stands in its place.
 
     Args:
         progress: advanced by the megabytes read.
@@ -176,8 +180,9 @@ def _value(source: _Source) -> Any:
         try:
             value, end = DECODER.raw_decode(source.text, source.position)
             if end < len(source.text) or source.ended:  # else more digits of a number may follow
+                too_long = end - source.position > LONGEST_ROW
                 source.position = end
-                return value
+                return _too_long() if too_long else value
         except json.JSONDecodeError as error:
             # text that is wrong only because it is cut is at most 12 characters: \ud83d\ude42
             unfinished = error.msg.startswith("Unterminated")
@@ -189,8 +194,41 @@ def _value(source: _Source) -> Any:
         except ValueError:  # Python's own limit on the digits of an integer
             raise source.error("a number of thousands of digits", source.position) from None
         if len(source.text) - source.position > LONGEST_ROW:
-            raise source.error(f"a row of more than {LONGEST_ROW:,} characters", source.position)
+            _skip(source)
+            return _too_long()
         source.read_more()
+
+
+def _too_long() -> Rejected:
+    return Rejected(f"row too long: more than {LONGEST_ROW:,} characters")
+
+
+def _skip(source: _Source) -> None:
+    """Pass over one list, object or text, of which no more is in memory than is read at a time.
+
+    Raises:
+        InputError: it does not end, or is none of them.
+    """
+    if source.text[source.position] not in '[{"':
+        raise source.error("a number or name without end", source.position)
+    depth, in_text = 0, False
+    while True:
+        end = source.position
+        for match in BRACKET_QUOTE_OR_ESCAPE.finditer(source.text, end):
+            end = match.end()
+            if in_text:
+                in_text = match[0] != '"'
+            elif match[0] == '"':
+                in_text = True
+            else:
+                depth += 1 if match[0] in "[{" else -1
+            if depth == 0 and not in_text:
+                source.position = end
+                return
+        cut_escape = source.text.endswith("\\") and end < len(source.text)
+        source.position = len(source.text) - cut_escape
+        if not source.read_more():
+            raise source.error("a row without end", len(source.text), cut_off=True)
 
 
 def _parquet_rows(raw: BinaryIO, file: Path, progress: Progress) -> Iterator[list[Any]]:
@@ -206,15 +244,26 @@ def _parquet_rows(raw: BinaryIO, file: Path, progress: Progress) -> Iterator[lis
         size = check_file(file) / 1e6 / max(1, table.metadata.num_rows)
         for batch in table.iter_batches(PARQUET_ROWS):
             progress.advance(size * batch.num_rows)
-            rows: list[dict] = [{} for _ in range(batch.num_rows)]
-            for name, column in zip(batch.schema.names, batch.columns, strict=True):
-                if name in ROW_FIELDS:
-                    values = column.to_pylist()
-                else:
-                    values = [valid or None for valid in column.is_valid().to_pylist()]
-                for row, value in zip(rows, values, strict=True):
-                    row[name] = value
-            yield rows
+            if batch.nbytes > LONGEST_ROW:
+                for number in range(batch.num_rows):
+                    row = batch.slice(number, 1)
+                    yield [_too_long()] if row.nbytes > LONGEST_ROW else _parquet_batch(row)
+            else:
+                yield _parquet_batch(batch)
     except (pyarrow.ArrowException, OSError, OverflowError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{file}: not readable as Parquet: {reason}; get it again") from None
+        raise InputError(
+            f"{file}: not readable as Parquet: {one_line(error)}; get it again"
+        ) from None
+
+
+def _parquet_batch(batch) -> list[Any]:
+    """The rows of a batch of a Parquet table."""
+    rows: list[dict] = [{} for _ in range(batch.num_rows)]
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        if name in ROW_FIELDS:
+            values = column.to_pylist()
+        else:
+            values = [valid or None for valid in column.is_valid().to_pylist()]
+        for row, value in zip(rows, values, strict=True):
+            row[name] = value
+    return rows

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from eagle.config import WeightedSource
 from eagle.errors import InputError
-from eagle.files import check_file
+from eagle.files import check_file, check_inside
 from eagle.hub import fetch_dataset_file
 
 PATTERNS = ("*.json", "*.jsonl", "*.parquet", "*.json.*", "*.jsonl.*")
@@ -50,13 +50,16 @@ def local_files(source: str) -> list[Path]:
     """The files of a source on this machine, a file or a folder, in the order of their names.
 
     Raises:
-        InputError: there is no such file, or none of conversations in the folder.
+        InputError: there is no such file, or none of conversations in the folder, or a link there
+            leads out of it.
     """
     path = Path(source)
     if path.is_dir():
         files = sorted({file for pattern in PATTERNS for file in path.rglob(pattern)})
         if not files:
             raise InputError(f"{source}: the folder holds no .json file of conversations")
+        for file in files:
+            check_inside(file, path)
         return files
     check_file(path)
     return [path]

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from eagle.errors import InputError
-from eagle.files import sha256_of_file, write_json
+from eagle.files import check_file, sha256_of_file, write_json
 from eagle.hub import snapshot
 from eagle.template.stop_tokens import check_stop_tokens
 from eagle.template.template import own_template
@@ -141,9 +141,12 @@ def _check_layout(folder: Path, source: str) -> None:
     """Check that a folder has configuration, weights in a safe format, and a tokenizer.
 
     Raises:
-        InputError: something is missing.
+        InputError: something is missing, or is a pipe, a device or a link to nothing.
     """
     names = {path.name for path in folder.iterdir()}
+    for name in sorted(names):
+        if not (folder / name).is_dir():
+            check_file(folder / name)
     needed = {
         "config.json": "config.json" in names,
         "weights (*.safetensors)": any(name.endswith(".safetensors") for name in names),

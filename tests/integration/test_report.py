@@ -1,6 +1,7 @@
 """The report of a verifier that the paper has, from the miniature's results under its name."""
 
 import json
+import re
 
 from scripts import write_report
 from tests.integration.conftest import Project
@@ -25,3 +26,45 @@ def test_the_papers_row_stands_in_both_reports(project: Project, monkeypatch):
     assert "2 of the 80 questions are asked" in markdown
     page = (project.folder / "results/report.html").read_text()
     assert '<td class="number">3.62</td>' in page
+
+
+HOSTILE = """</td></svg><script>alert('canary')</script>|`x`![a](b)**c**&amp;"""
+
+
+def test_what_the_pages_quote_stays_text(project: Project, monkeypatch):
+    """Categories and replies come from files of others; so may all names in provenance."""
+    results = project.folder / "results"
+    for name in ("evaluate/details.json", "evaluate/provenance.json", "train/provenance.json",
+                 "evaluate/per_prompt.csv", "template/report.json"):  # fmt: skip
+        path = results / name
+        text = path.read_text()
+        if name.endswith(".csv"):
+            text = text.replace("birds", '"' + HOSTILE + '"')
+        else:
+            text = _with_hostile_texts(json.loads(text))
+        path.unlink()
+        path.write_text(text)
+    project.set("verifier", source=f"path:{HOSTILE}")
+    monkeypatch.chdir(project.folder)
+    write_report.main()
+    for path in [results / "report.md", results / "report.html", *results.glob("plots/*.svg")]:
+        text = path.read_text()
+        assert ("canary" in text) == (path.stem in ("report", "categories"))
+        assert "<script" not in text
+    markdown = (results / "report.md").read_text()
+    assert "![a]" not in markdown and "**c**" not in markdown and "&amp;amp;" in markdown
+    for row in (line for line in markdown.splitlines() if "canary" in line and line[0] == "|"):
+        assert len(re.findall(r"(?<!\\)\|", row)) in (3, 4, 7), row
+
+
+def _with_hostile_texts(content: dict) -> str:
+    """JSON in which a name and a value of each table that the report shows is hostile."""
+    if "by_category" in content:
+        content["by_category"][HOSTILE] = content["by_category"].pop("birds")
+        content["decoder"]["name"] = HOSTILE
+    if "hardware" in content:
+        content["hardware"]["cpu"] = HOSTILE
+        content["hardware"]["gpus"] = [HOSTILE]
+        content["git_commit"] = HOSTILE
+        content["inputs"][HOSTILE] = HOSTILE * 2
+    return json.dumps(content)

@@ -1,7 +1,11 @@
 """Files are whole or absent; unreadable ones are named."""
 
+import json
+import os
+
 import pytest
 
+from eagle import files
 from eagle.errors import InputError
 from eagle.files import read_json, read_json_lines, sha256_of_folder, whole_folder, write_json_lines
 
@@ -44,6 +48,23 @@ def test_json_lines_name_the_line(tmp_path):
     rows = [{"text": "é\n"}, {"text": "one\u2028line\x85still\x0c"}]
     write_json_lines(path, rows)
     assert read_json_lines(path) == rows
+
+
+def test_a_line_without_end_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LONGEST_LINE", 100)
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"a": "b" * 90}) + "\n")
+    assert len(read_json_lines(path)) == 1
+    path.write_text("{}\n" + json.dumps({"a": "b" * 99}) + "\n")
+    with pytest.raises(InputError, match="line 2: longer than 100 bytes"):
+        read_json_lines(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for read in (read_json, read_json_lines):
+        with pytest.raises(InputError, match="pipe.jsonl: is a pipe or a device"):
+            read(tmp_path / "pipe.jsonl")
 
 
 def test_a_folders_hash_covers_names_and_content(tmp_path):

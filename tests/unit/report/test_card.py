@@ -1,5 +1,7 @@
 """Every exported folder states the draft's verifier and how that engine serves it."""
 
+import re
+
 import pytest
 from huggingface_hub import ModelCard
 
@@ -123,3 +125,44 @@ def test_params_yaml_overrules_the_models_card():
     own = HUB | {"license": "mit", "license_name": None}
     assert ModelCard(card("vllm", own, None, TRAINED, MEASURED)).data.license == "mit"
     assert ModelCard(card("vllm", own, "llama2", TRAINED, MEASURED)).data.license == "llama2"
+
+
+HOSTILE = "x\"'`|</td><script>alert(1)</script>![a](b)**c**\n---\nlicense: mit\n# h\u2028{{ 1 }}"
+
+
+@pytest.mark.parametrize("layout", ARCHITECTURES)
+def test_what_a_card_quotes_stays_text(layout):
+    """The model's own card, parameters and questions come from others."""
+
+    def parts(verifier: dict, parameters: dict, bench: str, gpu: str) -> tuple[dict, list[str]]:
+        evaluated = {"parameters": MEASURED.provenance["parameters"] | {"bench": bench}}
+        evaluated["hardware"] = {"cpu": gpu, "cores": 2, "gpus": [gpu]}
+        provenance = TRAINED.provenance | {"parameters": parameters}
+        written = ModelCard(card(
+            layout, verifier, None, TRAINED._replace(provenance=provenance),
+            MEASURED._replace(provenance=MEASURED.provenance | evaluated),
+        ))  # fmt: skip
+        return written.data.to_dict(), written.text.splitlines()
+
+    own = {"revision": "r", "title": "t", "license": "mit", "license_name": "n"}
+    metadata, lines = parts(own | {"source": "hub:org/m"}, {"a": "b"}, "bench", "gpu")
+    hostile, hostile_lines = parts(
+        {"source": f"hub:org/{HOSTILE}"} | dict.fromkeys(own, HOSTILE),
+        {HOSTILE: [HOSTILE]}, HOSTILE, HOSTILE,
+    )  # fmt: skip
+    assert hostile == metadata | {
+        "license": HOSTILE, "license_name": HOSTILE, "base_model": f"org/{HOSTILE}"
+    }  # fmt: skip
+    assert len(lines) == len(hostile_lines)
+    for plain, found in zip(lines, hostile_lines, strict=True):
+        assert "<script" not in found and "![" not in found
+        if plain.startswith("|"):
+            assert len(re.findall(r"(?<!\\)\|", plain)) == len(re.findall(r"(?<!\\)\|", found))
+
+
+@pytest.mark.parametrize(
+    "licence", ["no", "null", "1.0", "2024-01-01", "a: b", "- a", "apache-2.0"]
+)
+def test_a_licence_is_text_whatever_yaml_would_read(licence):
+    text = card("vllm", HUB, licence, TRAINED, MEASURED)
+    assert ModelCard(text).data.license == licence

@@ -11,6 +11,7 @@ from eagle.errors import InputError
 from eagle.files import LinesOnDisk
 from eagle.sharegpt import prepare as sharegpt
 from eagle.sharegpt import rows
+from eagle.sharegpt.overlap import QuestionSearch
 from eagle.sharegpt.prepare import Prepared, named_selection, prepare, statistics
 from eagle.system_prompts import system_turn
 from tests.tiny import make_conversations, make_messages, settings, write_json_lines
@@ -147,6 +148,21 @@ def test_what_selection_leaves_out_is_counted_and_named(tmp_path, selection, lef
     (key,) = selection
     named = f"{left_out} of 10 usable conversations left out by {key} = {selection[key]}"
     assert named_selection(prepared, rules) == (named if left_out else "")
+
+
+def test_a_link_that_leads_out_of_the_folder_of_data_is_refused(tmp_path):
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere.json"
+    data.mkdir()
+    (data / "a.json").write_text(json.dumps(make_conversations(2)))
+    (data / "b.json").symlink_to("a.json")
+    assert len(prepared_of(data).usable) == 2
+    elsewhere.write_text("secret")
+    (data / "c.json").symlink_to(elsewhere)
+    with pytest.raises(InputError, match="c.json: a link that leads out of .*; put the file itsel"):
+        prepared_of(data)
+    (data / "c.json").rename(data / "c.jsonl")
+    with pytest.raises(InputError, match="c.jsonl: a link that leads out of .*data; put the file"):
+        QuestionSearch(data, 8)
 
 
 def test_system_prompts_are_added_only_where_none_stands(tmp_path):

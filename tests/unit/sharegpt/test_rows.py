@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import os
 import re
+import tracemalloc
 from pathlib import Path
 
 import pyarrow
@@ -13,6 +15,7 @@ from eagle.errors import InputError
 from eagle.files import read_json
 from eagle.sharegpt import rows
 from eagle.sharegpt.rows import batches_of_rows
+from eagle.sharegpt.turns import Rejected
 from eagle.tracking import Progress
 from tests.tiny import make_conversations
 
@@ -107,15 +110,59 @@ def test_other_damage_is_one_message(tmp_path, monkeypatch, content, expected):
         read(path)
 
 
-def test_a_row_without_end_is_given_up_before_it_fills_the_memory(tmp_path, monkeypatch):
+LONG_ROWS = [
+    {"a": "b" * 2000},
+    {"a": ['"]}', "\\", '\\"', "é🙂\n[{"] * 200},
+    [[[]] * 900, {"": {}}],
+    "\\" * 999 + '"',
+    {"\\" * 801: "]" * 999},
+]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 2**22])
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_row_that_is_too_long_is_passed_over(tmp_path, monkeypatch, chunk, lines):
+    monkeypatch.setattr(rows, "LONGEST_ROW", 1000)
+    monkeypatch.setattr(rows, "CHUNK", chunk)
+    content = [good for row in LONG_ROWS for good in ({"a": "b" * 900}, row)] + [{"c": 1}]
+    path = tmp_path / "data.json"
+    path.write_bytes(as_lines(content) if lines else json.dumps(content, indent=1).encode())
+    found = read(path)
+    assert [str(row) if isinstance(row, Rejected) else row for row in found] == [
+        "row too long: more than 1,000 characters" if row in LONG_ROWS else row for row in content
+    ]
+
+
+@pytest.mark.parametrize("end", ["", '"', "]}", "[" * 90_000])
+def test_a_row_without_end_is_cut_off(tmp_path, monkeypatch, end):
     monkeypatch.setattr(rows, "LONGEST_ROW", 1000)
     monkeypatch.setattr(rows, "CHUNK", 100)
     path = tmp_path / "data.json"
-    path.write_text(json.dumps([{"a": "b" * 900}]))
-    assert len(read(path)) == 1
-    path.write_text(json.dumps([{"a": "b" * 5000}]))
-    with pytest.raises(InputError, match="column 2: a row of more than 1,000 characters"):
+    path.write_text('[{"a": [' + '"b", {"c": [' * 20 + '"' + "d" * 5000 + end)
+    with pytest.raises(InputError, match="a row without end; the file seems to be cut off"):
         read(path)
+    path.write_text("[1" + "0" * 5000)
+    with pytest.raises(InputError, match="column 2: a number or name without end"):
+        read(path)
+
+
+@pytest.mark.parametrize("form", ["text", "objects", "parquet"])
+def test_a_long_row_takes_little_memory(tmp_path, monkeypatch, form):
+    monkeypatch.setattr(rows, "LONGEST_ROW", 20_000)
+    monkeypatch.setattr(rows, "CHUNK", 10_000)
+    path = tmp_path / "data"
+    texts = {"text": "x" * 2_000_000, "objects": [{}] * 100_000, "parquet": "x" * 2_000_000}
+    row = {"id": "1", "conversations": [{"from": "human", "value": texts[form]}]}
+    if form == "parquet":
+        as_parquet([*CONTENT[:1], row], path)
+    else:
+        path.write_text(json.dumps(row))
+    tracemalloc.start()
+    found = read(path)
+    _now, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(found[-1], Rejected)
+    assert peak < 3_000_000  # decoded, the row of objects takes 7 MB
 
 
 def test_a_parquet_column_that_python_cannot_hold_matters_only_where_it_is_used(tmp_path):
@@ -135,3 +182,7 @@ def test_what_is_no_file_is_named(tmp_path):
         read(tmp_path / "absent.json")
     with pytest.raises(InputError, match="is a folder"):
         read(tmp_path)
+    os.mkfifo(tmp_path / "pipe.json")
+    for path in (tmp_path / "pipe.json", Path("/dev/zero")):
+        with pytest.raises(InputError, match=f"{path}: is a pipe or a device, expected a file"):
+            read(path)

@@ -1,6 +1,8 @@
 """A verifier from a folder or a package; what is no whole model is refused with what to do."""
 
 import json
+import os
+import shutil
 
 import pytest
 
@@ -32,6 +34,15 @@ def test_a_local_folder_is_copied_with_a_manifest(tiny_verifier, tmp_path):
 def test_what_is_no_model_is_refused(tmp_path, source, revision, expected):
     with pytest.raises(InputError, match=expected):
         fetch_verifier(source, revision, tmp_path)
+
+
+def test_a_pipe_in_a_models_folder_is_not_waited_for(tiny_verifier, tmp_path):
+    shutil.copytree(tiny_verifier, tmp_path / "model")
+    (tmp_path / "model/generation_config.json").unlink()
+    os.mkfifo(tmp_path / "model/generation_config.json")
+    (tmp_path / "v").mkdir()
+    with pytest.raises(InputError, match="generation_config.json: is a pipe or a device"):
+        fetch_verifier(f"path:{tmp_path / 'model'}", None, tmp_path / "v")
 
 
 def test_a_model_lacking_one_of_its_weight_files_is_refused(tmp_path):
