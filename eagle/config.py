@@ -579,7 +579,7 @@ class Machine(Section):
     """Updates between the states in runs/ from which an interrupted training goes on."""
     save_minutes: SaveMinutes
     progress_seconds: ProgressSeconds
-    completion_server: str = Field(pattern=r"^https?://")
+    completion_server: str = Field(pattern=r"^https?://\S+$")
     """Address of the OpenAI-compatible server for `regenerate.backend: openai`; its key comes from
     OPENAI_API_KEY."""
     completion_requests: int = Field(ge=1, le=4096)

@@ -14,8 +14,9 @@ SECRETS = (
     "CLEARML_API_SECRET_KEY",
 )
 """Environment variables whose values no message shows."""
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SHORTEST_SECRET = 8  # characters; servers without keys are given words such as EMPTY
-_USER_OF_URL = re.compile(r"(?<=://)[^\s\"'<>]*@")
+_USER_OF_URL = re.compile(r"(:/+)[^\s\"'<>]*@")  # a path has one slash of a URL
 _CREDENTIALS = re.compile(
     r"(?i:\bauthorization\b[\"']?\s*[:=]\s*[\"']?(\w+\s+)?|\bbearer\s+)[^\s\"',}]+|\bhf_\w{8,}"
 )
@@ -25,11 +26,12 @@ class InputError(Exception):
     """An input of the user cannot be used.
 
     The message names the file, row or key, what was found, what was expected and what to do. It is
-    taken without secrets, as it goes to logs and trackers.
+    taken without secrets, as it goes to logs and trackers, and without characters that control a
+    terminal.
     """
 
     def __init__(self, message: str):
-        super().__init__(without_secrets(message))
+        super().__init__(_CONTROLS.sub("?", without_secrets(message)))
 
 
 def without_secrets(text: str) -> str:
@@ -41,7 +43,7 @@ def without_secrets(text: str) -> str:
         value = os.environ.get(name, "").strip()
         if len(value) >= _SHORTEST_SECRET:
             text = text.replace(value, f"[{name}]")
-    return _CREDENTIALS.sub("[a secret]", _USER_OF_URL.sub("", text))
+    return _CREDENTIALS.sub("[a secret]", _USER_OF_URL.sub(r"\1", text))
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """What several tests share: the tiny verifier and its data, and commands as a user runs them."""
 
 import functools
+import hashlib
 import os
 import subprocess
 import sys
@@ -19,6 +20,15 @@ import torch  # noqa: E402
 from tests.tiny import MARKED, make_messages, make_verifier, write_json_lines  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
+# In every secret of whole runs; a hash, as a tracker records the changes to this file.
+CANARY = hashlib.sha256(b"a secret").hexdigest()[:12]
+CANARIES = {
+    "HF_TOKEN": f"hf_{CANARY}",
+    "OPENAI_API_KEY": f"openai-{CANARY}",
+    "CLEARML_API_SECRET_KEY": f"clearml-{CANARY}",
+    "HTTPS_PROXY": f"http://user:{CANARY}@127.0.0.1:9",
+}
+"""Variables with secrets, of which none may get into a file or what is printed."""
 
 
 def pytest_runtest_setup(item):
@@ -78,3 +88,14 @@ def run_command(
     well = finished.returncode == 0
     assert code is None or well == (code == 0), finished.stdout + finished.stderr
     return finished
+
+
+def files_with_a_canary(folder: Path) -> list[Path]:
+    """The files below a folder, but for git's own settings, in which a secret stands."""
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and CANARY.encode() in path.read_bytes()
+        and path.parts[-2:] != (".git", "config")
+    ]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from tests.conftest import ROOT, run_command
+from tests.conftest import CANARIES, CANARY, ROOT, run_command
 from tests.tiny import MARKED, make_conversations, make_verifier
 
 TINY_PARAMS = {
@@ -81,7 +81,8 @@ def reproduced(tmp_path_factory) -> Path:
         if not folder.exists():
             make_miniature(partial)
             first = Project(partial, functools.partial(run_command, home))
-            output = first("dvc", "repro", PYTHONPROFILEIMPORTTIME="1")
+            first("git", "remote", "add", "origin", f"https://user:{CANARY}@127.0.0.1/x.git")
+            output = first("dvc", "repro", PYTHONPROFILEIMPORTTIME="1", **CANARIES)
             assert len(executed(output)) == 9
             (shared / "repro.log").write_text(output)
             first("git", "add", ".")

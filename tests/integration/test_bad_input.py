@@ -18,7 +18,7 @@ from eagle.template.template import encode_prompt
 from eagle.tokens.token_set import TokenSet
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.verifier.verifier import Verifier
-from tests.conftest import ROOT
+from tests.conftest import CANARIES, CANARY, ROOT
 from tests.integration.conftest import Project, executed
 from tests.integration.test_commands import train_here, tutorial_flags
 from tests.tiny import CHATML, MARKED, WORDS, make_conversations, make_verifier, write_json_lines
@@ -158,8 +158,8 @@ def test_a_failing_worker_shows_its_own_message_and_leaves_the_draft_alone(proje
     before = weights.read_bytes()
     project.set("train", eagle_config_path=str(ROOT / "resources/eagle_config.json"))
     project.set("machine", processes=2)
-    output = project("python", "-m", "scripts.train", code=1)
-    assert "error: " in output
+    output = project("python", "-m", "scripts.train", code=1, **CANARIES)
+    assert "error: " in output and CANARY not in output
     assert "hidden_size is 4096, the verifier's is 32" in output
     assert "training ended with exit code" in output
     assert weights.read_bytes() == before

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from eagle.config import TrainConfig, parse_command
 from eagle.train import train
-from tests.conftest import ROOT, run_command
+from tests.conftest import CANARIES, CANARY, ROOT, files_with_a_canary, run_command
 from tests.tiny import make_conversations
 
 FLOAT32 = [
@@ -86,9 +86,12 @@ def trained(marked_verifier, messages_file, tmp_path_factory) -> SimpleNamespace
     finished = run_command(
         home, *torchrun(), *flags,
         CLEARML_OFFLINE_MODE="1", CLEARML_CACHE_DIR=str(home / "clearml"),
+        CLEARML_API_ACCESS_KEY=f"access-{CANARY}", **CANARIES,
     )  # fmt: skip
     (folder,) = (home / "cp").iterdir()
-    return SimpleNamespace(home=home, folder=folder, stderr=finished.stderr)
+    return SimpleNamespace(
+        home=home, folder=folder, stderr=finished.stderr, printed=finished.stdout + finished.stderr
+    )
 
 
 def test_the_training_command(trained, marked_verifier):
@@ -107,6 +110,11 @@ def test_the_training_command(trained, marked_verifier):
         2e-4 * (131072 - 9) / (131072 - 2), rel=1e-3
     )
     assert "0% of the schedule used" in trained.stderr
+
+
+def test_no_secret_is_in_the_run_the_tracker_or_what_is_printed(trained):
+    assert CANARY not in trained.printed
+    assert files_with_a_canary(trained.home) == []
 
 
 def test_clearml_offline_holds_what_was_reported(trained):
