@@ -17,7 +17,7 @@ from statistics import mean, stdev
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from eagle.command_line import parser
 from eagle.errors import InputError, one_clear_message
@@ -62,7 +62,7 @@ def show(drafts: Sequence[Evaluated]) -> None:
         InputError: the drafts were not evaluated alike.
     """
     found = differences(drafts)
-    table = Table("measure", "first", "second", "values", "difference", "95%", "prompts")
+    table = Table(Column("measure", no_wrap=True), "first", "second", "values", "difference", "95%", "prompts")
     for row in found:
         table.add_row(
             row.measure, row.first, row.second, f"{row.value_first:.3f}  {row.value_second:.3f}",

@@ -1,7 +1,7 @@
 """95% intervals that hold with few trials: of a rate, and of a figure over prompts."""
 
 from collections.abc import Callable, Sequence
-from math import sqrt
+from math import inf, sqrt
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -46,7 +46,12 @@ def wilson_interval(successes: int, trials: int) -> Interval:
 
 
 def interval_over_prompts(
-    statistic: Callable[..., float], *samples: Sequence, trials: int, seed: int, draws: int = 1000
+    statistic: Callable[..., float],
+    *samples: Sequence,
+    trials: int,
+    seed: int,
+    draws: int = 1000,
+    least: float = -inf,
 ) -> Interval | None:
     """95% interval of statistic(*samples) when the prompts are drawn again, with replacement.
 
@@ -60,6 +65,7 @@ def interval_over_prompts(
         samples: of equal length, one item a prompt, in the same order of prompts; several are drawn
             as pairs.
         trials: what the statistic counts, verify steps or tokens.
+        least: the smallest value that the statistic can have.
 
     Returns:
         None for a single prompt, which says nothing of others.
@@ -78,7 +84,7 @@ def interval_over_prompts(
     error = sqrt((count - 1) / count * float(((without - without.mean()) ** 2).sum()))
     reach = max(_student_t(count - 1) * error, abs(value) * 3 / trials)
     low, high = np.percentile(drawn, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return [min(float(low), value - reach), max(float(high), value + reach)]
+    return [max(least, min(float(low), value - reach)), max(float(high), value + reach)]
 
 
 def _student_t(freedom: int) -> float:

@@ -13,6 +13,7 @@ from benchmarks.gpu.kernels import covered, kind_of
 from benchmarks.gpu.part import NotHere, run_part
 from benchmarks.gpu.scale import TOY
 from benchmarks.gpu.targets import TARGETS, check_targets
+from tools.device_rates import measured_rates
 
 
 def test_every_part_and_every_target_is_measured_on_a_cpu(run, tmp_path):
@@ -24,6 +25,7 @@ def test_every_part_and_every_target_is_measured_on_a_cpu(run, tmp_path):
         assert "error" not in found, (name, found)
     rows = {row["target"]: row for row in result["targets"]}
     assert [name for name, row in rows.items() if row["value"] is None] == []
+    assert all(rate > 0 for rate in measured_rates(result)[:3])  # as tools.plan reads it
     for name in ("weights after kills identical", "decoders lossless in float32"):
         assert rows[name]["met"], name  # these hold on a CPU as well
 

@@ -32,6 +32,8 @@ def test_few_prompts_have_students_interval():
     """The mean's jackknife error is its standard error, so this is the textbook's interval."""
     low, high = interval_over_prompts(mean, [1.0, 2.0], trials=10**6, seed=0)
     assert (low, high) == pytest.approx((1.5 - 12.706 * 0.5, 1.5 + 12.706 * 0.5))
+    low, _ = interval_over_prompts(mean, [1.0, 2.0], trials=10**6, seed=0, least=1.0)
+    assert low == 1.0  # of tau, which is never below
     values = [1.0, 2.0, 4.0, 3.0, 2.0, 6.0, 1.0, 5.0, 3.0, 2.0, 4.0]
     error = np.std(values, ddof=1) / np.sqrt(len(values))
     low, high = interval_over_prompts(mean, values, trials=10**6, seed=0)
