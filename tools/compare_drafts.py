@@ -62,7 +62,9 @@ def show(drafts: Sequence[Evaluated]) -> None:
         InputError: the drafts were not evaluated alike.
     """
     found = differences(drafts)
-    table = Table(Column("measure", no_wrap=True), "first", "second", "values", "difference", "95%", "prompts")
+    table = Table(
+        Column("measure", no_wrap=True), "first", "second", "values", "difference", "95%", "prompts"
+    )
     for row in found:
         table.add_row(
             row.measure, row.first, row.second, f"{row.value_first:.3f}  {row.value_second:.3f}",

@@ -1,6 +1,7 @@
 """Time and disk of every stage, and the memory of training, from sizes and rates alone."""
 
 import math
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +195,7 @@ class Costs:
         cpu = self.rates.device == "cpu"
         return Sizes(
             device=self.rates.device,
+            threads=max(1, (os.cpu_count() or 1) // processes),
             verifier_weights=round(shape.weights / (processes if sharded else 1)),
             verifier_bytes=BYTES[train.verifier_model_dtype],
             verifier_inner=shape.inner,

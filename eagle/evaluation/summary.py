@@ -139,18 +139,14 @@ def _verdict(race: Race, seed: int) -> Verdict:
 
 def _tau_interval(generations: list[Generation], seed: int) -> Interval | None:
     steps = sum(len(generation.accepted) for generation in generations)
-    return interval_over_prompts(
-        acceptance_length, generations, trials=steps, seed=seed, least=1.0
-    )
+    return interval_over_prompts(acceptance_length, generations, trials=steps, seed=seed, least=1.0)
 
 
 def _speedup_interval(
     speculative: list[Generation], vanilla: list[Generation], seed: int
 ) -> Interval | None:
     tokens = sum(len(generation.token_ids) for generation in speculative)
-    return interval_over_prompts(
-        speedup, speculative, vanilla, trials=tokens, seed=seed, least=0.0
-    )
+    return interval_over_prompts(speedup, speculative, vanilla, trials=tokens, seed=seed, least=0.0)
 
 
 def _rate_row(rate: Rate) -> dict:

@@ -49,6 +49,7 @@ def sizes_of(
     head, shape = validation.features.vocabulary.head, draft.config
     sizes = Sizes(
         device=head.device.type,
+        threads=torch.get_num_threads(),
         verifier_weights=sum(
             (weight.to_local() if isinstance(weight, DTensor) else weight).numel()
             for weight in verifier.parameters()

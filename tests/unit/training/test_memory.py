@@ -26,7 +26,8 @@ from tests.tiny import make_verifier
 
 # Llama-2-7B on a GPU: 8 documents of 1,024 tokens an update, replay buffers of 256.
 SEVEN_BILLION = Sizes(
-    device="cuda", verifier_weights=6_738_000_000, verifier_bytes=2, verifier_inner=11_008,
+    device="cuda", threads=1,
+    verifier_weights=6_738_000_000, verifier_bytes=2, verifier_inner=11_008,
     vocabulary=32_000, head_bytes=2, softmax_vocabulary=32_000,
     blocks=gpu_blocks(85_000_000_000), hidden=4096,
     draft_weights=236_000_000, draft_inner=11_008, draft_keys=4096, compute_bytes=2,
