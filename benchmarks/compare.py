@@ -3,10 +3,11 @@
     git worktree add ../before COMMIT
     python -m benchmarks.compare ../before    # after `make repro`; about six minutes a round
 
-Both run `train_throughput` and `decode_speed` on the inputs of this checkout, one after the other
-in each round, so that whatever slows the machine slows both alike. Prints the speed after over the
-speed before: the median over rounds, the least and the largest. transformers' own `generate` is the
-same code in both, so its ratio shows how quiet the machine was.
+Both run `train_throughput` and `decode_speed` on the models and data of this checkout, each with its
+own params.yaml, one after the other in each round, so that whatever slows the machine slows both
+alike. Prints the speed after over the speed before: the median over rounds, the least and the
+largest. transformers' own `generate` is the same code in both, so its ratio shows how quiet the
+machine was.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from statistics import median
 
 from eagle.files import read_json
 
-INPUTS = ("resources", "models", "params.yaml")
+INPUTS = ("resources", "models")
 WAYS = ("cache, whole", "cache, reduced", "replay 4, reduced")
 
 
@@ -50,6 +51,7 @@ def speeds(checkout: Path, documents: int, questions: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         for name in INPUTS:
             (Path(folder) / name).symlink_to(Path(name).resolve())
+        (Path(folder) / "params.yaml").symlink_to((checkout / "params.yaml").resolve())
         (Path(folder) / "benchmarks/results").mkdir(parents=True)
 
         def run(*command: str) -> str:
