@@ -3,9 +3,9 @@
     git worktree add ../before COMMIT
     python -m benchmarks.compare ../before    # after `make repro`; about six minutes a round
 
-Both run `train_throughput` and `decode_speed` on the models and data of this checkout, each with its
-own params.yaml, one after the other in each round, so that whatever slows the machine slows both
-alike. Prints the speed after over the speed before: the median over rounds, the least and the
+Both run `train_throughput` and `decode_speed` on the models and data of this checkout, each with
+its own params.yaml, one after the other in each round, so that whatever slows the machine slows
+both alike. Prints the speed after over the speed before: the median over rounds, the least and the
 largest. transformers' own `generate` is the same code in both, so its ratio shows how quiet the
 machine was.
 """

@@ -41,14 +41,14 @@ def gpu_blocks(memory: int) -> Blocks:
 # peak: 1.02, 1.05 and 1.03 (two layers with hidden 32, 512 and 1,024 in float32: 476, 666 and
 # 1,200 MB), 0.90 (512 in bfloat16: 896 MB), and, for the default's verifier, 0.96 (cache, bfloat16,
 # 48 documents: 1,500 MB) and 1.00 (replay, float32, 8 documents a micro-step: 1,437 MB), all with
-# one thread; with two, in the default's 1,452 updates, 1.07 (2,873 MB), and 0.91 when the features
-# had been cached before (2,758 MB). In a run of 150 updates less of it was in use (1.26).
+# one thread; with two, in the default's 1,452 updates, 1.12 (2,873 MB), and 0.88 when the features
+# had been cached before (2,743 MB), 1.04 in the first 150 of these updates (2,146 MB).
 LIBRARIES = 480_000_000
 # oneDNN, which multiplies in bfloat16, keeps the kernels of this many products
 # (eagle/training/build.py), and each takes this much with what the allocator loses around it: with
 # one thread, and with several, two or four. A new number of tokens needs them for six kinds of the
 # draft's weights, each for output, input and weight, and for five of the verifier's.
-KEPT_KERNELS, KERNEL_BYTES, KERNEL_BYTES_OF_SEVERAL = 384, 1_400_000, 4_200_000
+KEPT_KERNELS, KERNEL_BYTES, KERNEL_BYTES_OF_SEVERAL = 384, 1_400_000, 4_600_000
 KERNELS_OF_A_LENGTH, KERNELS_OF_A_PASS = 18, 5
 
 
