@@ -22,7 +22,7 @@ ENGINE_PYTHON ?=
 PARTS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test test-long serve-check vllm lint lock schema
+.PHONY: repro test test-long serve-check vllm lint docs lock schema
 
 repro: $(INSTALLED)
 	@python -m tools.plan
@@ -44,8 +44,13 @@ lint: $(INSTALLED)
 	lint-imports --no-logo --no-cache
 	hadolint docker/Dockerfile
 
+# the site, in site/; a link that leads nowhere is an error
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
+
 schema: $(INSTALLED)
 	python -m eagle.config
+	python -m tools.reference
 
 vllm: $(VLLM_INSTALLED)
 

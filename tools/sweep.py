@@ -38,7 +38,7 @@ SHOW = (
     "dvc exp show --only-changed --drop '^((eagle|scripts|resources|models|results)/|params.yaml)'"
     " --keep '^[a-z0-9_]+$'"
 )
-"""The table of README.md."""
+"""The table of docs/comparing.md."""
 LONGEST_NAME = 80  # characters of the parameters in an experiment's name
 
 Run = Mapping[str, Any]
@@ -122,7 +122,7 @@ def base_of_the_sweep() -> str:
         raise InputError(
             f"{untracked[0]}{and_more(untracked, 'more files')}: neither in git nor in DVC, so the "
             "copy in which an experiment runs would lack it; `git add` it or, for data that must "
-            'stay out of git, see "Private data" in README.md'
+            'stay out of git, see "Private data" in docs/comparing.md'
         )
     return _output("git", "diff", "HEAD", "--", ".", ":!dvc.lock")
 

@@ -236,8 +236,8 @@ def test_a_wrong_parameter_of_a_late_stage_costs_no_output(project: Project, com
 
 
 def test_experiments_stand_side_by_side(project: Project):
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    (show,) = [line for line in readme.splitlines() if line.startswith("dvc exp show")]
+    page = (Path(__file__).parents[2] / "docs/comparing.md").read_text()
+    (show,) = [line for line in page.splitlines() if line.startswith("dvc exp show")]
     run = ("dvc", "exp", "run", "-n")
     output = project(*run, "fast", "-S", "train.learning_rate=0.004")
     assert executed(output) == ["train", "export_checkpoint", "evaluate", "write_report"]
@@ -300,14 +300,14 @@ PRIVATE = (
     "dvc add --quiet resources/conversations/mine",
     "git add resources/conversations/mine.dvc resources/conversations/.gitignore",
 )
-"""README's commands for data that must stay out of git."""
+"""The commands of docs/comparing.md for data that must stay out of git."""
 
 
 @pytest.fixture
 def private(project: Project) -> Project:
-    """The project with conversations that git does not know, by README's commands."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert all(command in readme for command in PRIVATE)
+    """The project with conversations that git does not know, as docs/comparing.md has it."""
+    page = (Path(__file__).parents[2] / "docs/comparing.md").read_text()
+    assert all(command in page for command in PRIVATE)
     conversations = project.folder / "resources/conversations"
     (conversations / "mine").mkdir()
     shutil.move(conversations / "tiny.json", conversations / "mine/secret.json")

@@ -16,7 +16,7 @@ FOLDERS = ("eagle", "scripts", "tools", "benchmarks")
 GUIDES = (
     "README.md",
     "CONTRIBUTING.md",
-    "docs/architecture.md",
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").glob("*.md"))),
     ".pre-commit-config.yaml",
     ".github/workflows/test.yml",
 )
