@@ -9,18 +9,24 @@ from pathlib import Path
 import yaml
 
 from eagle.errors import one_clear_message
+from eagle.lifetime import end_in_one_line, end_with_dvc
 
 DVC = Path(__file__).parents[1] / "dvc.yaml"
 
 
 def run_stage(main: Callable[[], None], explanation: str) -> None:
-    """Run the script of a stage, which takes no argument but --help; wrong input ends in one line.
+    """Run the script of a stage, which takes no argument but --help.
+
+    Wrong input, errors of the system and signals end in one line. It ends with the DVC that started
+    it.
 
     Args:
         explanation: the script's docstring.
     """
     name = Path(sys.argv[0]).stem
     parser(f"scripts.{name}", explanation, stage=name).parse_args()
+    end_in_one_line(name)
+    end_with_dvc()
     with one_clear_message():
         main()
 

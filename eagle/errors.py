@@ -1,10 +1,13 @@
 """Errors that the user can correct: their type, their text, and how a command reports them."""
 
+import errno
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 SECRETS = (
     "HF_TOKEN",
@@ -17,6 +20,22 @@ SECRETS = (
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SHORTEST_SECRET = 8  # characters; servers without keys are given words such as EMPTY
 _USER_OF_URL = re.compile(r"(:/+)[^\s\"'<>]*@")  # a path has one slash of a URL
+_OF_RUST = re.compile(r"\(os error (\d+)\)")
+_PLAINLY = {
+    errno.ENOSPC: ("the disk is full", "make room on it"),
+    errno.EDQUOT: ("your share of the disk (quota) is used up", "make room in it"),
+    errno.EFBIG: ("larger than a file may be here", "raise the limit (ulimit -f)"),
+    errno.EROFS: ("the file system can only be read", "mount it for writing, or use another"),
+    errno.EACCES: ("no permission", "check the owner and mode of it and of its folder"),
+    errno.EPERM: ("not permitted", "check the owner and mode of it and of its folder"),
+    errno.EIO: ("the disk cannot read or write it", "look for the disk's errors (dmesg), mend it"),
+    errno.ENAMETOOLONG: ("too long a name for this file system", "use a shorter path"),
+    errno.ENOENT: ("there is no such file or folder", "check the path"),
+    errno.EMFILE: ("too many files are open", "raise the limit (ulimit -n)"),
+    errno.EPIPE: ("what read the printed lines has ended", "let it read them all"),
+    errno.ENOMEM: ("not enough memory", "free some"),
+}
+"""What an error of the system means, and what to do."""
 _CREDENTIALS = re.compile(
     r"(?i:\bauthorization\b[\"']?\s*[:=]\s*[\"']?(\w+\s+)?|\bbearer\s+)[^\s\"',}]+|\bhf_\w{8,}"
 )
@@ -48,12 +67,49 @@ def without_secrets(text: str) -> str:
 
 @contextmanager
 def one_clear_message() -> Iterator[None]:
-    """Turn an InputError into one line on stderr and exit code 1, without a traceback."""
+    """Turn an InputError, or an error of the system, into one line on stderr and exit code 1."""
     try:
         yield
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+    except Exception as error:
+        if isinstance(error, InputError):
+            message = error
+        elif found := error_of_system(error):
+            message = InputError(said_plainly(found))
+        else:
+            raise
+        with suppress(OSError):  # what is printed may go to the same full disk
+            print(f"error: {message}", file=sys.stderr, flush=True)
         raise SystemExit(1) from None
+
+
+def error_of_system(error: BaseException) -> OSError | None:
+    """The error of the operating system that an exception is, or that another library put into it.
+
+    safetensors and tokenizers, which are Rust, have its number in their text. torch raises an error
+    of its own over it while it closes a file.
+    """
+    if isinstance(error, OSError):
+        return error if error.errno else None
+    if isinstance(error, InputError):
+        return None
+    if number := _OF_RUST.search(str(error)):
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    if isinstance(error, RuntimeError) and error.__context__:
+        return error_of_system(error.__context__)
+    return None
+
+
+def said_plainly(error: OSError) -> str:
+    """What went wrong with which file, and what to do."""
+    number = error.errno or 0
+    reason, advice = _PLAINLY.get(number, (os.strerror(number), "mend that"))
+    if number == errno.ENOSPC and error.filename:
+        folder = Path(os.fsdecode(error.filename)).absolute()
+        while not folder.is_dir():
+            folder = folder.parent
+        reason += f" ({shutil.disk_usage(folder).free / 1e6:,.0f} MB are free)"
+    where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+    return f"{where}{reason}; {advice} and start the same command again"
 
 
 def one_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Write files so that each is complete or absent; read JSON; compute hashes."""
 
+import errno
 import hashlib
 import json
 import os
@@ -11,35 +12,163 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from eagle.errors import InputError
+from eagle.errors import InputError, error_of_system
 
 LONGEST_LINE = 2**25  # bytes of JSON; decoded, many small values take thirty times as much memory
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that replaces `path` if the block ends without an error."""
-    partial = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    """Yield an empty folder that replaces `path` if the block ends without an error.
+
+    `path` is complete or absent at any moment. Once it is replaced, no power cut takes it.
+
+    Raises:
+        OSError: of the system, with the name of a file or of `path`.
+    """
+    partial, replaced = (path.with_name(f".{path.name}.{end}") for end in ("partial", "replaced"))
+    with naming(path):
+        _remove(partial)  # what a kill left
+        _remove(replaced)
+        make_folder(partial)
+        try:
+            yield partial
+            _settle(partial)
+            there = os.path.lexists(path)
+            if there:
+                os.replace(path, replaced)
+            try:
+                put_in_place(partial, path)
+            except BaseException:
+                if there and not path.exists():
+                    os.replace(replaced, path)
+                raise
+        finally:
+            _remove(partial)
+        _remove(replaced)
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; its file replaces `path` if the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
+    """Yield a temporary path; its file replaces `path` if the block ends without an error.
+
+    Once it is replaced, no power cut takes it.
+
+    Raises:
+        OSError: of the system, with the name of a file or of `path`.
+    """
+    with naming(path):
+        make_folder(path.parent)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            yield partial
+            put_in_place(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder whose files replace those of their names in `folder` at the end.
+
+    For a folder to which another stage writes as well. No power cut takes the files then.
+
+    Raises:
+        OSError: of the system, with the name of a file or of `folder`.
+    """
+    partial = folder / ".partial"  # in it: what lies beside it may be on another disk
+    with naming(folder):
+        _remove(partial)
+        make_folder(partial)
+        try:
+            yield partial
+            _settle(partial)
+            for path in partial.iterdir():
+                os.replace(path, folder / path.name)
+            sync(folder)
+        finally:
+            _remove(partial)
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Give a finished file or folder its name, its content first: both are on disk afterwards."""
+    sync(partial)
+    os.replace(partial, path)
+    sync(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, if they are not there; no power cut takes them."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield partial
-        os.replace(partial, path)
+        os.fsync(descriptor)
+    except OSError as error:
+        # some file systems of networks have no fsync of folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or path.is_file():
+            raise
     finally:
-        partial.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def reserve(path: Path, size: int) -> bool:
+    """Make a file of `size` bytes that are all on the disk, for a memory map to be written.
+
+    Where they are not, a disk that becomes full ends the process with SIGBUS.
+
+    Returns:
+        Whether they are; some file systems, and macOS, cannot reserve.
+    """
+    with naming(path), path.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return True
+        except AttributeError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        file.truncate(size)
+        return False
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in the system's errors that name none, as those of writing to an open file.
+
+    Raises:
+        OSError: in place of any exception that the system's error is in (`error_of_system`).
+    """
+    try:
+        yield
+    except Exception as error:
+        found = error_of_system(error)
+        if found is None or found.filename is not None:
+            raise
+        raise OSError(found.errno, found.strerror, str(path)) from error
+
+
+def _settle(folder: Path) -> None:
+    """Have all that is below a folder on disk, in files with the mode of any new file."""
+    mode = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(mode)  # safetensors makes files that only their owner may read
+        sync(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder or a link, as far as the system lets us."""
+    if path.is_symlink():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 class LinesOnDisk:
@@ -47,9 +176,10 @@ class LinesOnDisk:
 
     def __init__(self, folder: Path):
         """Args: folder: on the disk to use; the file there has no name."""
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         # the system removes it with the process, even if that is killed
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        self._folder = folder
         self._ends = array("q", [0])
 
     def __len__(self) -> int:
@@ -57,12 +187,14 @@ class LinesOnDisk:
 
     def append(self, line: bytes) -> None:
         """Add a line, given without its line break."""
-        self._file.write(line + b"\n")
+        with naming(self._folder):
+            self._file.write(line + b"\n")
         self._ends.append(self._ends[-1] + len(line) + 1)
 
     def write(self, path: Path, numbers: Iterable[int]) -> None:
         """Write the lines with these numbers, in this order, to a file."""
-        self._file.flush()
+        with naming(self._folder):
+            self._file.flush()
         with whole_file(path) as partial, partial.open("wb") as file:
             for number in numbers:
                 start, end = self._ends[number], self._ends[number + 1]

@@ -1,7 +1,8 @@
-"""Processes that end with the one that started them: worker, torchrun, scripts.train and dvc.
+"""How processes end: at a signal with one line, and with the process that started them.
 
-Each watches its parent, and sends itself SIGTERM when that has ended. A process that a user's shell
-started watches nothing, so that it may outlive the shell.
+A worker, torchrun, scripts.train and every other stage that DVC runs watch their parent, and send
+themselves SIGTERM when that has ended. A process that a user's shell started watches nothing, so
+that it may outlive the shell.
 
     python -m eagle.lifetime PID MODULE [ARGUMENT ...]
 
@@ -18,9 +19,52 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, NoReturn
 
 POLL_SECONDS = 0.5
+ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What asks a process to end: a scheduler, Ctrl-C, and a terminal that is closed."""
+_MEANINGS = {
+    signal.SIGKILL: "most likely by the system, for want of memory; dmesg says so then",
+    signal.SIGBUS: "a file in memory cannot be read or written: is a disk full or damaged?",
+}
 _DVC_STAGE = "DVC_STAGE"  # DVC sets it for the command of a stage
+
+
+def at_ending_signals(handler: Callable) -> dict[int, Any]:
+    """Have a handler for the signals in ENDING; one that is ignored, as under nohup, stays so.
+
+    Returns:
+        The handlers before, by signal.
+    """
+    before = {number: signal.getsignal(number) for number in ENDING}
+    before = {number: old for number, old in before.items() if old is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, handler)
+    return before
+
+
+def end_in_one_line(name: str, leave: Callable[[int], NoReturn] = sys.exit) -> None:
+    """End at a signal of ENDING with a line that has this name, and the exit code of a shell.
+
+    Args:
+        leave: sys.exit ends as after an error: temporary files are removed; os._exit at once, as
+            for one of several processes, which would wait for the others.
+    """
+
+    def end(number: int, _frame: object) -> None:
+        line = f"{name}: ended by {signal.Signals(number).name}\n"
+        with suppress(OSError):
+            os.write(sys.stderr.fileno(), line.encode())  # print may be at work just now
+        leave(128 + number)
+
+    at_ending_signals(end)
+
+
+def ended_by(number: int) -> str:
+    """For messages: the name of a signal that ended a process, and what it usually means."""
+    name = signal.Signals(number).name
+    return f"{name} ({_MEANINGS[number]})" if number in _MEANINGS else name
 
 
 def end_with_dvc() -> None:
@@ -87,10 +131,8 @@ def _run(module: str) -> None:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode < 0:  # it could not print anything itself
-            name = signal.Signals(-failure.exitcode).name
             print(
-                f"error: training process {rank} was ended by {name} (SIGKILL: usually the system, "
-                "for want of memory)",
+                f"error: training process {rank} was ended by {ended_by(-failure.exitcode)}",
                 file=sys.stderr,
                 flush=True,
             )

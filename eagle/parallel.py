@@ -1,5 +1,7 @@
 """Apply a function to many items with several workers: in order, with few items in memory."""
 
+import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -8,6 +10,7 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 from eagle.errors import InputError
+from eagle.lifetime import ENDING, end_with_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,7 +33,7 @@ def ordered_map(
         return
     # spawned, because a fork copies locks that threads of torch and of tokenizers have taken
     pool = ProcessPoolExecutor(
-        processes, get_context("spawn"), initializer=_set_function, initargs=(make_function,)
+        processes, get_context("spawn"), initializer=_begin, initargs=(make_function, os.getpid())
     )
     try:
         yield from _in_order(pool, _call_function, items, processes)
@@ -65,8 +68,12 @@ def _in_order(pool: Executor, function: Callable, items: Iterable, workers: int)
         pool.shutdown(cancel_futures=True)
 
 
-def _set_function(make_function: Callable[[], Callable]) -> None:
+def _begin(make_function: Callable[[], Callable], parent: int) -> None:
+    """Begin a process, which ends with its parent and leaves the terminal's signals to that."""
     global _function
+    for number in ENDING:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    end_with_parent(parent, "the stage")
     _function = make_function()
 
 

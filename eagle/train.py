@@ -9,14 +9,16 @@ the result, so the same command, started again, goes on where it was stopped.
 """
 
 import gc
+import os
 import signal
 import sys
 from pathlib import Path
 
 if __name__ == "__main__":  # started as a file: its own folder would be searched before packages
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from eagle.lifetime import end_with_torchrun
+    from eagle.lifetime import end_in_one_line, end_with_torchrun
 
+    end_in_one_line("train", os._exit)
     end_with_torchrun()  # before torch is imported, which takes seconds
 
 import torch
@@ -35,12 +37,12 @@ from eagle.training.run_identity import initial_draft, sha256_of_text
 from eagle.verifier.verifier import Verifier
 
 
-def train(config: TrainConfig) -> Path | None:
+def train(config: TrainConfig) -> Path | signal.Signals:
     """Run this process's part of the training.
 
     Returns:
         The run folder with best, last, metrics.json, provenance.json, history.csv and
-        validations.csv; None when SIGTERM ended it early.
+        validations.csv; or the signal that ended it early, with its state saved.
 
     Raises:
         InputError: something in the config cannot be used.
@@ -56,7 +58,7 @@ def train(config: TrainConfig) -> Path | None:
             ) from None
 
 
-def _train(config: TrainConfig, device: torch.device) -> Path | None:
+def _train(config: TrainConfig, device: torch.device) -> Path | signal.Signals:
     rank, world = rank_and_world()
     sharded = config.verifier_sharding == "fsdp2"
     if sharded and world == 1:
@@ -92,17 +94,18 @@ def _train(config: TrainConfig, device: torch.device) -> Path | None:
                 run.path, tracker,
             )  # fmt: skip
             finished = trainer.run()
+        ended_by = trainer.ended_by or signal.SIGTERM  # which another process may have had
         if rank == 0 and finished:
             run.write_results(trainer.metrics(), trainer.seconds)
             print(f"train: wrote {run.path}", flush=True)
         elif rank == 0:
             print(
-                f"train: ended by SIGTERM after update {trainer.state.update}; the same command "
-                f"goes on from there ({run.path})",
+                f"train: ended by {ended_by.name} after update "
+                f"{trainer.state.update}; the same command goes on from there ({run.path})",
                 file=sys.stderr,
                 flush=True,
             )
-    return run.path if finished else None
+    return run.path if finished else ended_by
 
 
 if __name__ == "__main__":
@@ -110,5 +113,5 @@ if __name__ == "__main__":
     # take a second.
     gc.freeze()
     with one_clear_message():
-        folder = train(parse_command(TrainConfig, sys.argv[1:], "eagle/train.py"))
-        sys.exit(0 if folder else 128 + signal.SIGTERM)
+        ended = train(parse_command(TrainConfig, sys.argv[1:], "eagle/train.py"))
+        sys.exit(0 if isinstance(ended, Path) else 128 + ended)

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ from eagle.config import Params, Recipe, Train, TrainConfig, flags_of, load_para
 from eagle.errors import InputError
 from eagle.file_lock import file_lock
 from eagle.files import read_json, whole_folder
-from eagle.lifetime import end_with_dvc
+from eagle.lifetime import ended_by
 from eagle.tracking import say_written
 from eagle.training.run_identity import (
     CHOSEN_BY_TRAINING,
@@ -34,10 +33,10 @@ RESULTS = Path("results/train")
 LARGEST_BATCH, FEWEST_UPDATES = 16, 500
 # Seconds that training has after SIGTERM to finish its update, before SIGKILL.
 LONGEST_UPDATE = 600
+ANEW = f"Nothing was published; start it again to go on from the last state in {RUNS}/"
 
 
 def main() -> None:
-    end_with_dvc()
     started = time.monotonic()
     params = load_params()
     processes, config = params.machine.processes, train_config(params)
@@ -100,39 +99,36 @@ def automatic_batch(conversations: int) -> int:
 def torchrun(processes: int, flags: list[str]) -> None:
     """Run eagle/train.py in `processes` processes on this machine.
 
-    SIGTERM is passed on: training saves its state after its current update, and this process ends
-    with exit code 143.
+    A signal that ends this process is passed on as SIGTERM: training saves its state after its
+    current update.
 
     Raises:
         InputError: training failed; it has printed its own message.
     """
     threads = str(max(1, (os.cpu_count() or 1) // processes))
-    # SIGHUP is left as it is, so that `nohup` holds for torchrun too
     command = [
         sys.executable, "-m", "eagle.lifetime", str(os.getpid()),
         "torch.distributed.run", "--standalone", "--nnodes=1",
         f"--nproc_per_node={processes}", f"--shutdown-timeout={LONGEST_UPDATE}",
-        "--signals-to-handle=SIGTERM,SIGINT,SIGQUIT",
-        str(PROGRAM), *flags,
+        "--signals-to-handle=SIGTERM", str(PROGRAM), *flags,
     ]  # fmt: skip
-    signal.signal(signal.SIGTERM, exit_at_signal)
-    launcher = subprocess.Popen(command, env={"OMP_NUM_THREADS": threads} | os.environ)
+    # in a session of its own, where a terminal's Ctrl-C and its end do not reach it beside SIGTERM
+    launcher = subprocess.Popen(
+        command, env={"OMP_NUM_THREADS": threads} | os.environ, start_new_session=True
+    )
     try:
         code = launcher.wait()
     except SystemExit:
         launcher.terminate()
         launcher.wait()
         raise
+    if code < 0:
+        raise InputError(f"torchrun was ended by {ended_by(-code)}. {ANEW}")
     if code:
         raise InputError(
             f"training ended with exit code {code}; the line above that begins with `error:` says "
-            "what went wrong. Nothing was published; start it again to go on from the last state "
-            f"in {RUNS}/"
+            f"what went wrong. {ANEW}"
         )
-
-
-def exit_at_signal(number: int, _frame: object) -> None:
-    sys.exit(128 + number)  # as a shell reports it
 
 
 def publish(config: TrainConfig, processes: int) -> None:

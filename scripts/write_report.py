@@ -66,7 +66,6 @@ def main() -> None:
         text = card(
             layout, read_json(VERIFIER), params["verifier"]["license"], of_training, of_evaluation
         )
-        (EXPORT / layout).mkdir(parents=True, exist_ok=True)
         write_text(EXPORT / layout / "README.md", text)
     cards = (EXPORT / layout / "README.md" for layout in LIBRARIES)
     say_written("write_report", started, MARKDOWN, HTML, *cards)

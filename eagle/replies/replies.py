@@ -17,7 +17,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from eagle.config import Regenerate
 from eagle.errors import InputError
-from eagle.files import whole_file
+from eagle.files import make_folder, naming, sync, whole_file
 from eagle.sharegpt.turns import CUT_AT_LENGTH, FINISH
 from eagle.template.template import Refused, encode_prompt
 from eagle.tracking import Progress
@@ -27,6 +27,8 @@ from eagle.verifier.verifier import Verifier
 # Conversations that go through their turns together: enough for batches of prompts of about equal
 # length, few enough to keep the prompts in memory.
 WINDOW = 4096
+# To wait for the disk after every reply would slow small replies down.
+SYNC_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Journal:
         key = hashlib.sha256("\n".join(inputs).encode()).hexdigest()
         self.path = path = folder / f"replies-{key[:16]}.jsonl"
         self.replies: dict[tuple[int, int], Reply] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         whole = [line for line in lines if self._read(line)]
         if damaged := len(lines) - len(whole):
@@ -114,17 +116,26 @@ class Journal:
 
     def __enter__(self) -> Self:
         self.file = self.path.open("ab")
+        sync(self.path.parent)
+        self.synced_at = time.monotonic()
         return self
 
     def __exit__(self, *_error) -> None:
-        self.file.close()
+        with naming(self.path):
+            self.file.close()
+            sync(self.path)
 
     def add(self, prompt: Prompt, reply: Reply) -> None:
-        """Write a reply to the file at once."""
+        """Write a reply to the file at once: a kill takes none, and a power cut at most those of
+        the last SYNC_SECONDS."""
         self.replies[prompt.row, prompt.turn] = reply
         content = json.dumps([prompt.row, prompt.turn, asdict(reply)]).encode() + b"\n"
-        self.file.write(_checksum(content) + b" " + content)
-        self.file.flush()
+        with naming(self.path):
+            self.file.write(_checksum(content) + b" " + content)
+            self.file.flush()
+            if time.monotonic() - self.synced_at >= SYNC_SECONDS:
+                sync(self.path)
+                self.synced_at = time.monotonic()
 
 
 _ENTRY = TypeAdapter(tuple[int, int, Reply])

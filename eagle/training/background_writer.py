@@ -1,16 +1,14 @@
 """What a run writes while it trains: states and drafts, in a thread beside training."""
 
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
-from eagle.errors import InputError, one_line
+from eagle.errors import InputError, said_plainly
 from eagle.training.run_state import newest_state
 
 
@@ -84,12 +82,10 @@ class BackgroundWriter:
             copied.synchronize()
         try:
             write(copy)
-        except (OSError, RuntimeError, SafetensorError) as error:  # torch: a short write is Runtime
-            free = shutil.disk_usage(self.run_folder).free
+        except OSError as error:
             raise InputError(
-                f"{self.run_folder}: {what} cannot be written: it needs {_bytes(copy) / 1e6:,.0f} "
-                f"MB and {free / 1e6:,.0f} MB are free ({one_line(error)}). Make room and start "
-                f"the same command again: it goes on from {newest_state(self.run_folder)}"
+                f"{what} ({_bytes(copy) / 1e6:,.0f} MB) cannot be written: "
+                f"{said_plainly(error)}: it goes on from {newest_state(self.run_folder)}"
             ) from None
 
 

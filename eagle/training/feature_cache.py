@@ -3,14 +3,17 @@
 Shapes: N tokens of all documents, N' of them taught, H hidden.
 """
 
+import errno
 import fcntl
 import hashlib
 import math
+import mmap
 import os
 import shutil
 import sys
 import time
 import uuid
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +23,15 @@ from torch import Tensor
 
 from eagle.draft.vocabulary import Vocabulary
 from eagle.errors import InputError
-from eagle.files import read_json, sha256_of_file, write_json
+from eagle.files import (
+    make_folder,
+    put_in_place,
+    read_json,
+    reserve,
+    sha256_of_file,
+    sync,
+    write_json,
+)
 from eagle.tokens.token_set import TokenSet
 from eagle.tracking import Progress
 from eagle.training.distributed import barrier, gather, local_rank_and_world, rank_and_world
@@ -138,15 +149,21 @@ class _Files:
                 raise InputError(
                     f"{path}: was removed to make room for another run's features; start again"
                 )
-        return self._map()
+        return self._map(mmap.ACCESS_READ)
 
-    def _map(self) -> list[Tensor]:
-        return [
-            torch.from_file(
-                str(self._path(name)), shared=True, size=math.prod(shape), dtype=dtype
-            ).view(shape)
-            for name, (shape, dtype) in self.shapes.items()
-        ]
+    def _map(self, access: int) -> list[Tensor]:
+        """The tensors; torch.from_file, which opens for writing, cannot map a read-only cache.
+
+        Args:
+            access: mmap.ACCESS_READ or mmap.ACCESS_WRITE.
+        """
+        maps = []
+        for name, (shape, dtype) in self.shapes.items():
+            with self._path(name).open("rb" if access == mmap.ACCESS_READ else "r+b") as file:
+                memory = mmap.mmap(file.fileno(), 0, access=access)
+            with warnings.catch_warnings(action="ignore"):  # that it may only be read
+                maps.append(torch.frombuffer(memory, dtype=dtype).view(shape))
+        return maps
 
     def fill(self, write: Callable[[list[Tensor]], None]) -> bool:
         """Let `write` fill the tensors, all ranks of a machine together, if they are not there.
@@ -163,20 +180,31 @@ class _Files:
         # on all machines or on none, because all ranks compute together
         if all(answer[0] for answer in answers if answer):
             return False
-        started = time.monotonic()
         complete = self.folder
         name = answers[rank_and_world()[0] - local_rank_and_world()[0]][1]
         self.folder = complete.with_name(f".{name}.partial")
+        try:
+            self._fill(write, complete, leads)
+        finally:
+            if leads:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder = complete
+        barrier()
+        return True
+
+    def _fill(self, write: Callable[[list[Tensor]], None], complete: Path, leads: bool) -> None:
+        """Write the files in this partial folder, and give it the name `complete`."""
+        started = time.monotonic()
         if leads:
             _remove_abandoned(complete.parent)
-            self.folder.mkdir(parents=True)
+            make_folder(self.folder)
             lock = (self.folder / LOCK).open("w")
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(lock, fcntl.LOCK_EX)  # until this process ends, however it ends
             self._make_room()
-            self._map()  # creates the files
+            self._reserve()
         barrier()
-        write(self._map())
+        write(self._map(mmap.ACCESS_WRITE))
         barrier()
         if leads:
             seconds = time.monotonic() - started
@@ -185,14 +213,15 @@ class _Files:
             write_json(
                 self.folder / "manifest.json", {"seconds": seconds, "sha256": self._hashes()}
             )
+            for file in self.shapes:
+                sync(self._path(file))
             shutil.rmtree(complete, ignore_errors=True)
             try:
-                os.replace(self.folder, complete)
-            except OSError:  # another run, or another agent on this machine, was first
-                shutil.rmtree(self.folder)
-        self.folder = complete
-        barrier()
-        return True
+                put_in_place(self.folder, complete)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                # another run, or another agent on this machine, was first
 
     def _is_intact(self) -> bool:
         """Whether the files are there with the bytes that were written.
@@ -209,7 +238,8 @@ class _Files:
         if read_json(self.folder / "manifest.json")["sha256"] != found:
             print(f"{self.folder}: changed since it was written; computed again", file=sys.stderr)
             return False
-        os.utime(self.folder)  # the caches used last are removed last
+        with suppress(OSError):  # whoever may only read them does not say that they are in use
+            os.utime(self.folder)  # the caches used last are removed last
         return True
 
     def _hashes(self) -> dict[str, str]:
@@ -232,6 +262,15 @@ class _Files:
         while others and needed > shutil.disk_usage(self.folder).free:
             print(f"{others[0]}: removed to make room for features", file=sys.stderr)
             shutil.rmtree(others.pop(0), ignore_errors=True)
+
+    def _reserve(self) -> None:
+        for name, (shape, dtype) in self.shapes.items():
+            if not reserve(self._path(name), math.prod(shape) * dtype.itemsize):
+                print(
+                    f"{self.folder.parent}: this file system cannot reserve room; if it becomes "
+                    "full while features are computed, training is ended by SIGBUS",
+                    file=sys.stderr,
+                )
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.bin"

@@ -22,7 +22,7 @@ from eagle.training.run_identity import (
 from eagle.training.run_state import find_states
 
 # Modules that cannot change a result.
-NOT_IN_THE_CODE = {"eagle.config", "eagle.errors", "eagle.tracking"}
+NOT_IN_THE_CODE = {"eagle.config", "eagle.errors", "eagle.lifetime", "eagle.tracking"}
 NAMED_RUNS = 3
 """Names of unfinished runs in a message; the others are counted."""
 

@@ -1,7 +1,6 @@
 """The state from which an interrupted run goes on."""
 
 import hashlib
-import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import BinaryIO
 import torch
 
 from eagle.draft.draft import Draft
-from eagle.files import sha256_of_file
+from eagle.files import naming, put_in_place, sha256_of_file
 
 # Two, because one may turn out to be damaged.
 KEPT_STATES = 2
@@ -64,24 +63,26 @@ def write_state(folder: Path, content: dict) -> None:
     """Write state-<update>-<hash>.pt, and remove all but the newest KEPT_STATES.
 
     The hash is computed while the file is written, and is in its name, so that file and hash appear
-    in one rename.
+    in one rename. No power cut takes it then; the states before it are removed only afterwards.
 
     Args:
         content: `RunState.content`, which nothing changes meanwhile.
 
     Raises:
-        OSError, RuntimeError: the disk is full; the states written before stay.
+        OSError: of the system, as when the disk is full; the states written before stay.
     """
     update = content["run"]["update"]
     # the same name for every state: what a kill leaves is overwritten by the next one
     partial = folder / ".state.partial"
-    try:
-        with partial.open("wb") as file:
-            hashed = _HashedFile(file)
-            torch.save(content, hashed)
-        os.replace(partial, folder / f"state-{update:09d}-{hashed.digest.hexdigest()[:16]}.pt")
-    finally:
-        partial.unlink(missing_ok=True)
+    with naming(partial):
+        try:
+            with partial.open("wb") as file:
+                hashed = _HashedFile(file)
+                torch.save(content, hashed)
+            name = f"state-{update:09d}-{hashed.digest.hexdigest()[:16]}.pt"
+            put_in_place(partial, folder / name)
+        finally:
+            partial.unlink(missing_ok=True)
     states = find_states(folder)
     # states of later updates are damaged: the run went on from one before them
     damaged = [path for path in states if _update_of(path) > update]

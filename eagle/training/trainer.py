@@ -21,6 +21,7 @@ from eagle.draft.draft import Draft
 from eagle.draft.rollout import rollout
 from eagle.errors import InputError
 from eagle.files import write_text
+from eagle.lifetime import at_ending_signals
 from eagle.tracking import Progress, Tracker
 from eagle.training.background_writer import BackgroundWriter
 from eagle.training.batch import Batch, Split
@@ -91,7 +92,8 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self.terminated = False
+        self.ended_by: signal.Signals | None = None
+        """The signal after which this process ends early."""
         self.state = RunState.resume(run_folder, draft, self.optimizer)
         self._check_same_state()
         self.saved_update = self.state.update
@@ -129,7 +131,7 @@ class Trainer:
         """Train to the end from the update of the state; write best, last and the tables.
 
         Returns:
-            False when SIGTERM ended it early, with its state saved.
+            False when a signal ended it early, with its state saved.
 
         Raises:
             InputError: the loss is no longer a finite number, or the disk is full, which ends the
@@ -137,7 +139,7 @@ class Trainer:
         """
         if self.rank == 0:
             self._print_plan()
-        before = signal.signal(signal.SIGTERM, self._terminate)
+        handlers = at_ending_signals(self._end)
         self.saved_at = time.monotonic()
         self.began = self.saved_at - self.state.seconds
         self.measured_until = self.state.seconds  # of the wall time: where the speed's clock starts
@@ -147,7 +149,8 @@ class Trainer:
             finished = self._run(progress)
             if finished:
                 self._write_draft("last")
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
         read = self.verifier.read
         if self.rank == 0 and read.real:
             print(f"train: the verifier read {read}", file=sys.stderr, flush=True)
@@ -214,10 +217,10 @@ class Trainer:
         )
 
     def _run(self, progress: Progress) -> bool:
-        """Updates, and the validations between them, until the end or SIGTERM."""
+        """Updates, and the validations between them, until the end or a signal."""
         unread: list[UpdateLosses] = []
         while True:
-            # before the next update, not after the last one: a run that SIGTERM ended within a
+            # before the next update, not after the last one: a run that was ended within a
             # validation begins with it when it is started again
             if self._validation_is_due() and not self._validate():
                 self._save()
@@ -228,7 +231,7 @@ class Trainer:
             unread.append(self._update(self.state.update))
             self.state.update += 1
             end = self.state.update == self.end
-            stop = any_rank(self.terminated) and not end
+            stop = any_rank(self.ended_by is not None) and not end
             note = ""
             save = stop or end or self._save_is_due()
             # a state has the losses of all its updates, and a validation begins when all are done
@@ -241,8 +244,8 @@ class Trainer:
             if stop:
                 return False
 
-    def _terminate(self, _number: int, _frame: object) -> None:
-        self.terminated = True
+    def _end(self, number: int, _frame: object) -> None:
+        self.ended_by = signal.Signals(number)
 
     def _save_is_due(self) -> bool:
         """Every `save` updates, if the newest state is `save_minutes` old by the clock of rank 0;
@@ -371,9 +374,9 @@ class Trainer:
         """Validate the draft, record the result, and keep the draft if it is the best so far.
 
         Returns:
-            False when SIGTERM came meanwhile, on any rank; nothing is recorded then.
+            False when a signal came meanwhile, on any rank; nothing is recorded then.
         """
-        found = self.validation.run(lambda: self.terminated)
+        found = self.validation.run(lambda: self.ended_by is not None)
         if found is None:
             return False
         loss = found["validation_loss"]

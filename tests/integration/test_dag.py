@@ -87,6 +87,7 @@ def test_a_temperature_is_measured_with_sampled_chains(project: Project):
             [
                 "eagle/config.py",
                 "eagle/errors.py",
+                "eagle/lifetime.py",
                 "eagle/tracking.py",
                 "eagle/__init__.py",
                 "README.md",

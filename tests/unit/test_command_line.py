@@ -1,6 +1,8 @@
 """--help of every stage and tool says what it does, and does nothing else."""
 
 import ast
+import os
+import signal
 import subprocess
 import sys
 
@@ -51,3 +53,41 @@ def test_help_of_a_tool_is_its_docstring(name, tmp_path):
     command = [sys.executable, "-m", f"tools.{name}", "--help"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert docstring in finished.stdout
+
+
+WAITING = """
+import sys, time
+from pathlib import Path
+from eagle.command_line import run_stage
+from eagle.files import whole_folder
+
+def main():
+    with whole_folder(Path("out")) as folder:
+        (folder / "half").touch()
+        print("waiting", flush=True)
+        time.sleep(60)
+
+sys.argv[0] = "scripts/write_report.py"
+run_stage(main, "Stage write_report.")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_stage_ends_at_a_signal_with_one_line_and_leaves_nothing(tmp_path, number, ignored):
+    """But not at one that is ignored, as SIGHUP is under nohup."""
+    stage = subprocess.Popen(
+        [sys.executable, "-c", WAITING], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL),
+    )  # fmt: skip
+    assert stage.stdout.readline() == "waiting\n"
+    stage.send_signal(number)
+    if ignored:
+        with pytest.raises(subprocess.TimeoutExpired):
+            stage.wait(0.2)
+        number = signal.SIGHUP if number == signal.SIGTERM else signal.SIGTERM
+        stage.send_signal(number)
+    assert stage.communicate()[1] == f"write_report: ended by {number.name}\n"
+    assert stage.returncode == 128 + number
+    assert list(tmp_path.iterdir()) == []

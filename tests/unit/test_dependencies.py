@@ -13,8 +13,9 @@ from tests.closure import ROOT, closure
 TEXT = (ROOT / "dvc.yaml").read_text()
 STAGES = yaml.safe_load(TEXT)["stages"]
 PAGES = {path.name: path.read_text() for path in (ROOT / "resources/pages").glob("*.jinja")}
-# values reach a stage through its params; what is shown, and how an error is put, changes no result
-NO_DEPS = ("command_line", "config", "errors", "tracking", "yaml_file")
+# values reach a stage through its params; what is shown, how an error is put and how a process ends
+# change no result
+NO_DEPS = ("command_line", "config", "errors", "lifetime", "tracking", "yaml_file")
 IN_NO_DEPS = {Path(f"eagle/{name}.py") for name in NO_DEPS}
 # what it checks is written there
 EXCEPTIONS = {"check_parameters": {Path("eagle/config.py")}}

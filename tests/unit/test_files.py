@@ -1,5 +1,6 @@
 """Files are whole or absent; unreadable ones are named."""
 
+import errno
 import json
 import os
 
@@ -7,7 +8,16 @@ import pytest
 
 from eagle import files
 from eagle.errors import InputError
-from eagle.files import read_json, read_json_lines, sha256_of_folder, whole_folder, write_json_lines
+from eagle.files import (
+    naming,
+    read_json,
+    read_json_lines,
+    reserve,
+    sha256_of_folder,
+    whole_files,
+    whole_folder,
+    write_json_lines,
+)
 
 
 def test_a_folder_is_replaced_only_when_the_work_ends_well(tmp_path):
@@ -19,6 +29,68 @@ def test_a_folder_is_replaced_only_when_the_work_ends_well(tmp_path):
         raise ValueError("broken")
     assert (target / "a").read_text() == "first"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_files_of_a_folder_are_replaced_together_and_others_stay(tmp_path):
+    (tmp_path / "card").write_text("of another stage")
+    (tmp_path / "a").write_text("first")
+    with pytest.raises(ValueError), whole_files(tmp_path) as folder:
+        (folder / "a").write_text("second")
+        raise ValueError
+    assert (tmp_path / "a").read_text() == "first"
+    with whole_files(tmp_path) as folder:
+        (folder / "a").write_text("second")
+    assert (tmp_path / "a").read_text() == "second"
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "card"}
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_files_have_the_mode_of_any_new_file(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with whole_folder(tmp_path / "out") as folder:
+            (folder / "a").touch(0o600)  # as safetensors does
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out/a").stat().st_mode & 0o777 == 0o666 & ~mask
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o777 & ~mask
+
+
+def test_a_folder_that_is_a_link_is_replaced_and_what_it_leads_to_stays(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/a").write_text("first")
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("second")
+    assert (tmp_path / "out/a").read_text() == "second"
+    assert (tmp_path / "elsewhere/a").read_text() == "first"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "elsewhere"}
+
+
+def test_an_error_of_writing_names_the_file(tmp_path):
+    with pytest.raises(OSError) as error, naming(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")  # as write does
+    assert error.value.filename == str(tmp_path / "a")
+    with pytest.raises(FileNotFoundError) as error, naming(tmp_path / "a"):
+        (tmp_path / "b").open()
+    assert error.value.filename == str(tmp_path / "b")
+
+
+@pytest.mark.parametrize("number", [None, errno.ENOTSUP, errno.ENOSPC])
+def test_room_is_reserved_where_the_file_system_can(tmp_path, monkeypatch, number):
+    def refuse(*_arguments):
+        raise OSError(number, "refused")
+
+    if number:
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+    path = tmp_path / "map"
+    if number == errno.ENOSPC:
+        with pytest.raises(OSError, match="refused"):
+            reserve(path, 2**20)
+        return
+    assert reserve(path, 2**20) == (number is None)
+    assert path.stat().st_size == 2**20
+    assert (path.stat().st_blocks * 512 >= 2**20) == (number is None)
 
 
 @pytest.mark.parametrize(
