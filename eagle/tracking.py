@@ -1,5 +1,5 @@
-"""What is shown and recorded during the work: progress, and scalars in a tracker. It changes no
-result."""
+"""What is shown and recorded of the work: progress, and numbers and files in a tracker. It changes
+no result."""
 
 import json
 import os
@@ -99,6 +99,17 @@ class Tracker(Protocol):
     def scalars(self, values: dict[str, float], update: int) -> None:
         """Report values after an update; their names are GROUP/SERIES."""
 
+    def results(
+        self, values: dict[str, float], shown: dict[str, Path], kept: dict[str, Path]
+    ) -> None:
+        """Report what a run came to.
+
+        Args:
+            values: of the run as a whole, by name.
+            shown: pictures (.svg) and pages (.html), by GROUP/NAME.
+            kept: files and folders that the tracker stores, by name.
+        """
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind, error: BaseException | None, traceback) -> None:
@@ -111,6 +122,11 @@ class NullTracker:
     def scalars(self, values: dict[str, float], update: int) -> None:
         pass
 
+    def results(
+        self, values: dict[str, float], shown: dict[str, Path], kept: dict[str, Path]
+    ) -> None:
+        pass
+
     def __enter__(self) -> Self:
         return self
 
@@ -121,6 +137,7 @@ class NullTracker:
 # Seconds that ClearML's server has to answer: at the start for the task, at the end for what is
 # left to send.
 ANSWER_SECONDS = 20
+UPLOAD_SECONDS = 600  # that it has for the files of a run's results
 _READY = "ready"
 
 
@@ -148,6 +165,7 @@ class ClearML:
         )  # fmt: skip
         self.unsent = b""
         self.dropped = False
+        self.patience = 2 * ANSWER_SECONDS  # its process ends within its own limit, if it runs
         with suppress(BrokenPipeError):
             self._write(_line({"project": project, "task": task, "parameters": parameters}))
         answer = self.process.stdout.readline().decode().strip()
@@ -165,11 +183,19 @@ class ClearML:
     def scalars(self, values: dict[str, float], update: int) -> None:
         self._send({"values": values, "update": update})
 
+    def results(
+        self, values: dict[str, float], shown: dict[str, Path], kept: dict[str, Path]
+    ) -> None:
+        self.patience += UPLOAD_SECONDS
+        files = {"shown": shown, "kept": kept}
+        paths = {kind: {n: str(path) for n, path in named.items()} for kind, named in files.items()}
+        self._send({"results": values, **paths})
+
     def __exit__(self, _kind, error: BaseException | None, _traceback) -> None:
         self._send({"failed": str(error) if error else None})
         self.process.stdin.close()
         try:
-            if self.process.wait(2 * ANSWER_SECONDS) != 0:  # within its own limit, if it runs
+            if self.process.wait(self.patience) != 0:
                 self._drop()
         except subprocess.TimeoutExpired:
             self.process.kill()
@@ -262,6 +288,8 @@ def report_to_clearml() -> None:
         message = json.loads(line)
         if "failed" in message:
             failed = message["failed"]
+        elif "results" in message:
+            _report_results(task, **message)
         else:
             for name, value in message["values"].items():
                 group, series = name.split("/")
@@ -273,6 +301,19 @@ def report_to_clearml() -> None:
     else:
         task.close()
     end("", 0)
+
+
+def _report_results(task: Any, results: dict, shown: dict, kept: dict) -> None:
+    """Report a run's values and files to a ClearML task."""
+    logger = task.get_logger()
+    for name, value in results.items():
+        logger.report_single_value(name, value)
+    for name, path in shown.items():
+        report = logger.report_image if path.endswith(".svg") else logger.report_media
+        group, series = name.split("/")
+        report(group, series, iteration=0, local_path=path)
+    for name, path in kept.items():
+        task.upload_artifact(name, path, wait_on_upload=True)
 
 
 def _write_clearml_file() -> None:

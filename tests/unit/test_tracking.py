@@ -1,8 +1,11 @@
 """Progress is plain lines without a terminal; ClearML is used only when it is configured."""
 
+import io
+import json
 import signal
 import sys
 import time
+import zipfile
 from contextlib import suppress
 
 import pytest
@@ -137,6 +140,32 @@ def test_a_server_has_the_parameters_the_scalars_and_the_end(configured, error):
     else:
         assert error.encode() in received["tasks.failed"]
         assert "tasks.completed" not in received
+
+
+def test_an_offline_session_has_what_a_run_came_to(unconfigured, monkeypatch, tmp_path):
+    monkeypatch.setenv("CLEARML_OFFLINE_MODE", "1")
+    page, picture, draft = tmp_path / "report.html", tmp_path / "loss.svg", tmp_path / "draft"
+    page.write_text("<p>faster</p>")
+    picture.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    draft.mkdir()
+    (draft / "config.json").write_text("{}")
+    with tracker_of("project", "report", {"seed": 17}, tmp_path) as tracker:
+        shown = {"report/report.html": page, "plots/loss": picture}
+        tracker.results({"tau": 1.5}, shown, {"draft": draft})
+    (session,) = tmp_path.glob("clearml/offline/*.zip")
+    with zipfile.ZipFile(session) as files:
+        names = files.namelist()
+        task = json.loads(files.read("task.json"))
+        events = [
+            event for line in files.read("metrics.jsonl").splitlines() for event in json.loads(line)
+        ]
+        (stored,) = [name for name in names if name.endswith("/draft.zip")]
+        with zipfile.ZipFile(io.BytesIO(files.read(stored))) as inside:
+            assert inside.read("config.json") == b"{}"
+    assert [artefact["key"] for artefact in task["execution"]["artifacts"]] == ["draft"]
+    assert any(event.get("value") == 1.5 and event["variant"] == "tau" for event in events)
+    for end in ("report_report.html_00000000.html", "plots_loss_00000000.svg"):
+        assert any(name.endswith(end) for name in names)
 
 
 LOST = "ClearML does not take all reports any more; the run goes on without them"
