@@ -22,7 +22,7 @@ ENGINE_PYTHON ?=
 PARTS ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: repro test test-long serve-check vllm lint docs lock schema
+.PHONY: repro test test-long serve-check vllm browser lint docs lock schema
 
 repro: $(INSTALLED)
 	@python -m tools.plan
@@ -47,6 +47,10 @@ lint: $(INSTALLED)
 # the site, in site/; a link that leads nowhere is an error
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
+
+# what the tests of the pages need beside Chromium and Node.js
+browser:
+	npm install --prefix tests/browser --no-audit --no-fund --no-package-lock
 
 schema: $(INSTALLED)
 	python -m eagle.config

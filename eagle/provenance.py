@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
 
 import torch
 
@@ -16,21 +18,32 @@ def provenance(parameters: dict, inputs: dict[str, str], seconds: float) -> dict
     Args:
         parameters: everything that decided the result, with the seeds.
         inputs: name and SHA-256 of each input.
-        seconds: wall time of the work.
+        seconds: wall time of the work, which ends now.
     """
     return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "parameters": parameters,
         "inputs": inputs,
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "packages": {"python": platform.python_version()} | _versions(),
         "hardware": {
-            "cpu": platform.processor() or platform.machine(),
+            "cpu": _cpu(),
             "cores": os.cpu_count(),
             "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         },
         "wall_seconds": round(seconds, 1),
     }
+
+
+def _cpu() -> str:
+    """The processor's name; where the system does not tell it, its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str]:

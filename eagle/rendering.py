@@ -32,8 +32,13 @@ def render(template: str, /, **values) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["yaml_text"] = _in_yaml
+    environment.filters |= {"yaml_text": _in_yaml, "words": words}
     return environment.get_template(template).render(**values)
+
+
+def words(name: str) -> str:
+    """A name of a results file as people read it: the one spelling of tables and charts."""
+    return name.replace("_", " ")
 
 
 def _in_markdown(value: Any) -> str:

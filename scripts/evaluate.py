@@ -48,6 +48,7 @@ def measure(draft: Path, results: Path) -> dict:
     with whole_folder(results) as folder:
         write_json(folder / "metrics.json", result.metrics)
         write_json(folder / "details.json", result.details)
+        write_json(folder / "samples.json", result.samples)
         write_text(folder / "per_prompt.csv", result.per_prompt.to_csv(index=False))
         seconds = time.monotonic() - started
         source = provenance(result.settings.model_dump(), inputs, seconds)

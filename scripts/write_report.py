@@ -5,19 +5,22 @@ from pathlib import Path
 
 import pandas as pd
 
+from eagle.base_params import MARK, PARAMS, base_text, values_of
 from eagle.command_line import run_stage
 from eagle.config import load_params
+from eagle.errors import InputError
 from eagle.files import read_json, whole_folder, write_text
 from eagle.rendering import render
-from eagle.report.card import LIBRARIES, Measured, Trained, card
+from eagle.report import story, tables
+from eagle.report.card import LIBRARIES, Measured, Trained, card, serving, title_of
 from eagle.report.charts import charts
 from eagle.report.paper import compare_with_paper
-from eagle.report.story import report_text
 from eagle.tracking import say_written
 
 RESULTS = Path("results")
+CONVERSATIONS = Path("resources/sharegpt/statistics.json")
 TOKENS = Path("resources/tokens/manifest.json")
-STATISTICS = Path("resources/tokens/statistics.json")
+LENGTHS = Path("resources/tokens/statistics.json")
 PLOTS = RESULTS / "plots"
 VERIFIER = Path("resources/verifier/manifest.json")
 EXPORT = Path("models/export")
@@ -26,49 +29,82 @@ MARKDOWN, HTML = RESULTS / "report.md", RESULTS / "report.html"
 
 def main() -> None:
     started = time.monotonic()
-    params = load_params().model_dump()
-    trained = read_json(RESULTS / "train/metrics.json")
-    measured = read_json(RESULTS / "evaluate/metrics.json")
-    details = read_json(RESULTS / "evaluate/details.json")
-    train_source = read_json(RESULTS / "train/provenance.json")
-    per_prompt = pd.read_csv(RESULTS / "evaluate/per_prompt.csv")
+    params = load_params()
+    verifier = read_json(VERIFIER)
+    history = pd.read_csv(RESULTS / "train/history.csv")
     validations = pd.read_csv(RESULTS / "train/validations.csv")
-    pictures = charts(
-        pd.read_csv(RESULTS / "train/history.csv"),
-        validations,
-        details,
-        read_json(STATISTICS),
+    train_source = read_json(RESULTS / "train/provenance.json")
+    measured = Measured(
+        *(read_json(RESULTS / f"evaluate/{n}.json") for n in ("provenance", "metrics", "details"))
     )
-    evaluate_source = read_json(RESULTS / "evaluate/provenance.json")
-    values = report_text(trained, measured, details, per_prompt) | {
-        "params": params,
-        "details": details,
-        "per_prompt": per_prompt.to_dict("records"),
-        "tokens": read_json(TOKENS),
+    source, metrics, details = measured
+    per_prompt = pd.read_csv(RESULTS / "evaluate/per_prompt.csv")
+    statistics = read_json(CONVERSATIONS)
+    pictures = charts(history, validations, details, read_json(LENGTHS))
+    paper = compare_with_paper(params.verifier.source, source["parameters"], metrics, details)
+    values = {
+        "title": title_of(verifier),
+        "verdict": story.verdict_line(metrics, details),
+        "measured": story.measured_text(verifier, source),
+        "headline": story.headline(metrics, details),
+        "serving": serving(verifier, details),
+        "engine_chain": story.engine_chain_text(details, source["hardware"]),
+        "speed": story.speed_text(metrics, details),
+        "evaluated": story.evaluation_text(details, per_prompt),
+        "forecast": story.forecast_text(details) if details["forecasts"] else None,
+        "decoder": details["decoder"]["name"],
+        "samples": read_json(RESULTS / "evaluate/samples.json"),
         "template": read_json(RESULTS / "template/report.json"),
-        "train_source": train_source,
-        "evaluate_source": evaluate_source,
-        "paper": compare_with_paper(
-            params["verifier"]["source"], evaluate_source["parameters"], measured, details
-        ),
+        "paper": paper,
+        "command": story.command_of(source),
         "charts": pictures,
+        **_parameters(train_source, source),
+        "acceptance": tables.acceptance_table(details),
+        "groups": tables.groups_table(details),
+        "forecasts": tables.forecasts_table(details),
+        "prompts": tables.prompts_table(per_prompt),
+        "definitions": tables.definitions_table(details),
+        "paper_row": paper and tables.paper_table(paper),
+        "training": tables.training_table(
+            read_json(RESULTS / "train/metrics.json"), history, validations, train_source
+        ),
+        "rows": tables.rows_table(statistics),
+        "changes_of_rows": tables.changes_of_rows_table(statistics),
+        "tokens": tables.tokens_table(read_json(TOKENS)),
+        "provenance": tables.provenance_table(train_source, source),
+        "inputs": tables.inputs_table(train_source, source),
     }
     with whole_folder(PLOTS) as folder:
         for name, picture in pictures.items():
-            write_text(folder / f"{name}.svg", picture)
+            write_text(folder / f"{name}.svg", picture.svg)
     write_text(MARKDOWN, render("report.md.jinja", **values))
     write_text(HTML, render("report.html.jinja", **values))
-    checkpoint = params["export"]["checkpoint"]
-    row = validations["validation_loss"].idxmin() if checkpoint == "best" else -1
-    of_training = Trained(train_source, validations.iloc[row].to_dict())
-    of_evaluation = Measured(evaluate_source, measured, details)
+    best = params.export.checkpoint == "best"
+    row = validations["validation_loss"].idxmin() if best else -1
+    trained = Trained(train_source, validations.iloc[row].to_dict())
     for layout in LIBRARIES:
-        text = card(
-            layout, read_json(VERIFIER), params["verifier"]["license"], of_training, of_evaluation
-        )
+        text = card(layout, verifier, params.verifier.license, trained, measured)
         write_text(EXPORT / layout / "README.md", text)
     cards = (EXPORT / layout / "README.md" for layout in LIBRARIES)
     say_written("write_report", started, MARKDOWN, HTML, *cards)
+
+
+def _parameters(training: dict, evaluation: dict) -> dict:
+    """params.yaml: its recipe, what differs from the base, and all of it but `machine`, which
+    changes no result and may be that of another machine."""
+    text = PARAMS.read_text(encoding="utf-8")
+    params = {
+        key: value for key, value in values_of(text).items() if not key.startswith("machine.")
+    }
+    try:
+        changes = tables.changes_table(values_of(base_text()), params)
+    except InputError:  # no git, or a clone without history
+        changes = None
+    return {
+        "recipe": text.splitlines()[0].removeprefix(MARK) if text.startswith(MARK) else None,
+        "changes": changes,
+        "parameters": tables.parameters_table(params, training, evaluation),
+    }
 
 
 if __name__ == "__main__":

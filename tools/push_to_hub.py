@@ -46,7 +46,7 @@ def prepare(repository: str, layout: str) -> Path:
         for path in (EXPORT / layout).glob("[!.]*"):
             shutil.copyfile(path, folder / path.name)
         text = (folder / "README.md").read_text(encoding="utf-8")
-        write_text(folder / "README.md", card_for_hub(text, repository, measured))
+        write_text(folder / "README.md", card_for_hub(text, repository, layout, measured))
     return target
 
 

@@ -12,24 +12,17 @@ differs from before is printed.
 """
 
 import shlex
-import subprocess
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
-from ruamel.yaml import YAML, YAMLError
-
+from eagle.base_params import MARK, PARAMS, Values, base_text, round_trip, values_of
 from eagle.command_line import parser
 from eagle.config import load_params
 from eagle.errors import InputError, one_clear_message
 from eagle.files import whole_file
 
 RECIPES = Path("recipes")
-PARAMS = Path("params.yaml")
 BASE = "base"
-MARK = "# Recipe: "
-Values = dict[str, Any]
-"""Of params.yaml, by section.key."""
 
 
 def use(name: str, changes: list[str], keep: bool = False, discard: bool = False) -> None:
@@ -45,7 +38,7 @@ def use(name: str, changes: list[str], keep: bool = False, discard: bool = False
         InputError: no such recipe, no base, values that would be lost, or a result that is refused
             as a params.yaml.
     """
-    base, before = _base(), PARAMS.read_text(encoding="utf-8")
+    base, before = base_text(), PARAMS.read_text(encoding="utf-8")
     own = _own_values(before, base)
     if own and not (keep or discard):
         raise InputError(
@@ -58,7 +51,7 @@ def use(name: str, changes: list[str], keep: bool = False, discard: bool = False
     with whole_file(PARAMS) as partial:
         partial.write_text(text, encoding="utf-8")
         load_params(partial)
-    old, new = _values(before), _values(text)
+    old, new = values_of(before), values_of(text)
     for key in old | new:
         if old.get(key) != new.get(key):
             print(f"  {key}: {old.get(key)} -> {new.get(key)}")
@@ -67,12 +60,12 @@ def use(name: str, changes: list[str], keep: bool = False, discard: bool = False
 
 def _with(base: str, name: str, changes: list[str], own: Values) -> str:
     """The base's text with the values of a recipe, of changes to it, and of the user."""
-    yaml = _yaml()
+    yaml = round_trip()
     params = yaml.load(base)
     values = _recipe(name)
     for change in changes:
         key, equals, value = change.partition("=")
-        if not equals or key not in _values(base):
+        if not equals or key not in values_of(base):
             raise InputError(f"{change}: expected section.key=value with a key of {PARAMS}")
         values[key] = yaml.load(value)
     for key, value in (values | own).items():
@@ -91,19 +84,7 @@ def _recipe(name: str) -> Values:
     if not file.is_file():
         known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml")))
         raise InputError(f"{file}: there is no such recipe; choose one of {known}, or {BASE}")
-    return _values(file.read_text(encoding="utf-8"))
-
-
-def _base() -> str:
-    """The newest params.yaml in git's history without a recipe's line."""
-    for commit in _git("log", "--format=%H", "--", PARAMS.name).split():
-        text = _git("show", f"{commit}:./{PARAMS.name}")
-        if not text.startswith(MARK):
-            return text
-    raise InputError(
-        f"{PARAMS}: git's history has no version of it without a recipe, which is the base; commit "
-        "one, or get the whole history (git fetch --unshallow)"
-    )
+    return values_of(file.read_text(encoding="utf-8"))
 
 
 def _own_values(text: str, base: str) -> Values:
@@ -113,44 +94,12 @@ def _own_values(text: str, base: str) -> Values:
         name, *changes = shlex.split(text.splitlines()[0].removeprefix(MARK))
         if name == BASE or (RECIPES / f"{name}.yaml").is_file():
             expected = _with(base, name, changes, {})
-    values = _values(expected)
+    values = values_of(expected)
     return {
         key: value
-        for key, value in _values(text).items()
+        for key, value in values_of(text).items()
         if key not in values or values[key] != value
     }
-
-
-def _values(text: str) -> Values:
-    try:
-        sections = _yaml().load(
-            text
-        )  # keeps how a number is written: PyYAML takes 3e-05 for a text
-    except YAMLError as error:
-        raise InputError(f"not valid YAML: {' '.join(str(error).split())[:200]}") from None
-    return {
-        f"{section}.{key}": value
-        for section, values in sections.items()
-        for key, value in values.items()
-    }
-
-
-def _yaml() -> YAML:
-    yaml = YAML()
-    yaml.width = 200
-    null = "tag:yaml.org,2002:null"
-    yaml.representer.add_representer(type(None), lambda out, _: out.represent_scalar(null, "null"))
-    return yaml
-
-
-def _git(*arguments: str) -> str:
-    try:
-        run = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    except OSError as error:
-        raise InputError(f"git cannot be run ({error.strerror}), and the base is in it") from None
-    if run.returncode:
-        raise InputError(f"git {' '.join(arguments)}: {run.stderr.strip()}; run in the project")
-    return run.stdout
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import torch
 from eagle.decoding.graphs import Graphs
 from eagle.decoding.kv_cache import Extent, capacity_for
 from eagle.decoding.sampler import GREEDY, Sampler
-from eagle.decoding.sessions import DraftSession, VerifierSession
+from eagle.decoding.sessions import DraftSession, Proposal, VerifierSession
 from eagle.decoding.steps import SpeculativeStep, VanillaStep
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.draft.draft import Draft
@@ -103,7 +103,11 @@ class Decoders:
 
     @torch.inference_mode()
     def speculate(
-        self, prompt: list[int], maximum_new_tokens: int, shape: Tree | DynamicTree
+        self,
+        prompt: list[int],
+        maximum_new_tokens: int,
+        shape: Tree | DynamicTree,
+        watch: Callable[[Proposal, list[int]], None] | None = None,
     ) -> Generation:
         """Draft a tree of tokens, verify all of it in one forward, repeat (paper, section 3).
 
@@ -111,6 +115,8 @@ class Decoders:
             shape: of the tree. A static tree is the same in every step; its tokens are the draft's
                 most likely ones at temperature 0, and drawn without replacement above. A dynamic
                 tree is grown in each step; its tokens are the most likely ones at any temperature.
+            watch: is called after each step with what was drafted and the step's new tokens, the
+                accepted ones and the verifier's own. What it does counts as time.
 
         Raises:
             InputError: the prompt is empty; prompt, new tokens and one draft do not fit the
@@ -145,6 +151,8 @@ class Decoders:
             for_host = self._run(("verify", shape, extent.fixed), verify)
             count, *tokens = for_host.tolist()  # the one time that the host waits
             text += tokens[:count]
+            if watch is not None:
+                watch(proposal, tokens[:count])
             generation.accepted.append(count - 1)
             generation.verifier_steps += 1
         self._check_finite()

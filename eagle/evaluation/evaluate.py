@@ -19,6 +19,7 @@ from eagle.evaluation.lossless import largest_rounding, prove_lossless
 from eagle.evaluation.metrics import RATE_POSITIONS
 from eagle.evaluation.models import Models, load_models
 from eagle.evaluation.race import Prompt, Race, race_decoders
+from eagle.evaluation.samples import decode_samples
 from eagle.evaluation.summary import Evaluation, Measurements, summarize
 from eagle.questions import select_questions
 from eagle.tokens.token_set import TokenSet
@@ -79,6 +80,15 @@ def evaluate(
             settings,
             progress,
         )
+        samples = decode_samples(
+            questions,
+            race,
+            Decoders(*models, _sampler(settings), graphs),
+            decoder.shape,
+            tokenizer,
+            settings,
+            progress,
+        )
         rounding = largest_rounding(models.verifier, race)
         agreement = top1_agreement(held_out, models, progress)
         del models  # makes room for the models in float32
@@ -88,7 +98,7 @@ def evaluate(
         progress.advance(work.of_proof(settings, len(greedy)), note="losslessness")
     _check_drafted(settings, race.speculative)
     _check_drafted(settings, chains)
-    return summarize(settings, Measurements(decoder, race, agreement, chains, proof))
+    return summarize(settings, Measurements(decoder, race, samples, agreement, chains, proof))
 
 
 def _sampler(settings: Evaluate) -> Sampler:

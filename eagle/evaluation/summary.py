@@ -33,6 +33,8 @@ class Measurements:
 
     decoder: Decoder
     race: Race
+    samples: list[dict]
+    """As `decode_samples` returns them."""
     top1_agreement: Rate
     chains: list[Generation]
     """By a chain of RATE_POSITIONS in float32, at the evaluation's temperature."""
@@ -49,6 +51,8 @@ class Evaluation:
     """Intervals, other definitions, forecasts, groups of prompts, ties."""
     per_prompt: pd.DataFrame
     """A row a prompt."""
+    samples: list[dict]
+    """As of `Measurements`."""
 
 
 def summarize(settings: Evaluate, measured: Measurements) -> Evaluation:
@@ -58,6 +62,7 @@ def summarize(settings: Evaluate, measured: Measurements) -> Evaluation:
         _metrics(measured, settings.seed),
         _details(settings, measured),
         _per_prompt(measured),
+        measured.samples,
     )
 
 

@@ -13,6 +13,10 @@ always as many."""
 RACE = 1.75
 """Steps for each token of a reply: vanilla decoding, and a draft-and-verify step for each accepted
 group of tokens."""
+SPECULATIVE = 0.75
+"""The part of it that is speculative decoding."""
+SAMPLES, SAMPLE_TOKENS = 3, 64
+"""How many texts are decoded for people to read, and at most how many tokens of each."""
 CHAINS = 1.6
 """The same for a chain's reply in float32, which reads weights of twice the size."""
 PROOF = 0.7
@@ -24,6 +28,11 @@ TOKENS_AT_ONCE = 28
 def of_race(settings: Evaluate) -> float:
     """Steps of one prompt of the race."""
     return RACE * settings.maximum_new_tokens
+
+
+def of_sample(settings: Evaluate) -> float:
+    """Steps of one text that is shown step by step."""
+    return SPECULATIVE * min(settings.maximum_new_tokens, SAMPLE_TOKENS)
 
 
 def of_chain(settings: Evaluate) -> float:
@@ -52,6 +61,7 @@ def of_all(settings: Evaluate, prompts: int, held_out_tokens: int, chooses: bool
     return (
         CHOICE * chooses
         + of_race(settings) * prompts
+        + of_sample(settings) * min(prompts, SAMPLES)
         + of_agreement(held_out_tokens)
         + of_chain(settings) * proven
         + of_proof(settings, proven)

@@ -4,12 +4,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eagle.rendering import render
-from eagle.report.story import bounds
+from eagle.report.story import engine_chain_text, machine_name
+from eagle.report.tables import bounds
 
 CARD = "card.md.jinja"
 """Template in resources/pages."""
 LIBRARIES = {"official": "eagle", "vllm": "vllm", "sglang": "sglang"}
 """The library that loads each layout, as the hub names it."""
+FOLDERS = {layout: f"models/export/{layout}" for layout in LIBRARIES}
+"""The folder of each layout within the project."""
 
 
 class Trained(NamedTuple):
@@ -49,22 +52,50 @@ def card(
         layout=layout,
         library=LIBRARIES[layout],
         source={"path": "a local folder", "package": f"the package {name}", "hub": name}[kind],
-        title=name if kind == "hub" else verifier["title"] or Path(name).name,
+        title=title_of(verifier),
         revision=verifier["revision"],
         hub_name=name if kind == "hub" else None,
         licence=licence or verifier["license"],
         licence_name=None if licence else verifier["license_name"],
+        serving=serving(verifier, measured.details),
+        engine_chain=engine_chain_text(measured.details, measured.provenance["hardware"]),
         trained=trained.provenance,
         validation=trained.validation,
         evaluated=measured.provenance,
+        machine=machine_name(measured.provenance["hardware"]),
         metrics=measured.metrics,
         details=measured.details,
         bounds=bounds,
     )
 
 
-def card_for_hub(text: str, name: str, measured: Measured) -> str:
-    """A card with the results as metadata, which the hub shows beside it.
+def title_of(verifier: dict) -> str:
+    """What people call the verifier. Args: verifier: as of `card`."""
+    kind, _, name = verifier["source"].partition(":")
+    return name if kind == "hub" else verifier["title"] or Path(name).name
+
+
+def serving(verifier: dict, details: dict) -> dict:
+    """What the commands in resources/pages/serve_*.jinja name.
+
+    Args:
+        verifier: as of `card`.
+        details: results/evaluate/details.json.
+    """
+    kind, _, name = verifier["source"].partition(":")
+    hub = kind == "hub"
+    return {
+        "verifier": name if hub else "resources/verifier",
+        "revision": verifier["revision"] if hub else None,
+        "drafts": FOLDERS,
+        "length": details["engine_chain"]["length"],
+        "tau": details["engine_chain"]["tau"],
+    }
+
+
+def card_for_hub(text: str, name: str, layout: str, measured: Measured) -> str:
+    """A card with the results as metadata, which the hub shows beside it, and with commands that
+    name the repository.
 
     Args:
         text: of the card, as `card` writes it.
@@ -72,7 +103,7 @@ def card_for_hub(text: str, name: str, measured: Measured) -> str:
     """
     from huggingface_hub import EvalResult, ModelCard  # takes a third of a second
 
-    complete = ModelCard(text)
+    complete = ModelCard(text.replace(FOLDERS[layout], name))
     questions = measured.provenance["parameters"]["bench"]
     complete.data.model_name = name.partition("/")[2]
     complete.data.eval_results = [

@@ -12,6 +12,7 @@ from eagle.evaluation.lossless import compare_texts, reference_texts
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.verifier.verifier import Verifier
 from tests.conftest import ROOT
+from tests.pages import faults
 
 VERIFIER = ROOT / "resources/verifier"
 
@@ -99,6 +100,14 @@ def test_the_mask_covers_the_replies():
     assert report["renders_like_the_verifiers_own"]
     assert report["conversations"] == 200
     assert 0.5 < report["mask_share"] < 0.95
+
+
+def test_the_pages_have_no_fault_in_a_browser():
+    """Here there is a forecast, and samples of a trained draft."""
+    assert faults(ROOT / "results/report.html", ROOT / "results/template/report.html") == []
+    samples = json.loads((ROOT / "results/evaluate/samples.json").read_text())
+    assert len(samples) == 3
+    assert any(step["accepted"] for sample in samples for step in sample["steps"])
 
 
 def test_the_sample_is_large_enough():

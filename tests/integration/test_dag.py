@@ -39,8 +39,11 @@ def test_a_repro_leaves_every_result_and_a_second_does_nothing(project: Project)
     report = (project.folder / "results/report.md").read_text()
     assert "acceptance length τ" in report
     page = (project.folder / "results/report.html").read_text()
-    assert page.count("<svg") == 6
-    assert "http" not in page.replace("http://www.w3.org", "")  # readable without a network
+    assert page.count("<svg") == 7  # no forecast, since the tree is stated
+    assert "://" not in page.replace("http://www.w3.org", "")  # readable without a network
+    assert len(page) < 3e6
+    for figure in re.findall(r'<dd class="value">([\w.]+)', page):
+        assert f"| **{figure}** |" in report
     for name in ("best", "last"):
         assert (project.folder / "models/draft" / name / "model.safetensors").is_file()
     source = json.loads((project.folder / "results/train/provenance.json").read_text())

@@ -1,10 +1,12 @@
 """The report of a verifier that the paper has, from the miniature's results under its name."""
 
+import html
 import json
 import re
 
 from scripts import write_report
 from tests.integration.conftest import Project
+from tests.pages import faults
 
 
 def test_the_papers_row_stands_in_both_reports(project: Project, monkeypatch):
@@ -19,13 +21,35 @@ def test_the_papers_row_stands_in_both_reports(project: Project, monkeypatch):
     details = json.loads((project.folder / "results/evaluate/details.json").read_text())
     markdown = (project.folder / "results/report.md").read_text()
     assert "The paper's row for LLaMA2-Chat 7B" in markdown
-    chain = (
-        f"| τ of a chain (here pooled, of five in float32) | 3.00 | {details['alpha_tau']:.2f} |"
-    )
-    assert chain in markdown
+    row = ("τ of a chain (here pooled, of five in float32)", "3.00", f"{details['alpha_tau']:.2f}")
+    assert "| " + " | ".join(row) + " |" in markdown
     assert "2 of the 80 questions are asked" in markdown
     page = (project.folder / "results/report.html").read_text()
     assert '<td class="number">3.62</td>' in page
+    assert '<a href="#paper">' in page
+
+
+def test_what_differs_from_the_base_is_told_and_how_to_serve(project: Project, monkeypatch):
+    """The miniature's params.yaml is committed, so it is the base."""
+    project.set("train", learning_rate=0.001)
+    project.set("machine", progress_seconds=3)  # which changes no result
+    monkeypatch.chdir(project.folder)
+    write_report.main()
+    markdown = (project.folder / "results/report.md").read_text()
+    table = markdown.partition("What differs from the base:")[2].partition("<details>")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert rows == ["| train.learning_rate | 0.0003 | 0.001 |"]
+    page = (project.folder / "results/report.html").read_text()
+    for layout in ("vllm", "sglang"):
+        card = (project.folder / f"models/export/{layout}/README.md").read_text()
+        command = card.partition("```bash\n")[2].partition("```")[0].strip()
+        assert "resources/verifier" in command and f"models/export/{layout}" in command
+        assert command in markdown and command in html.unescape(page)
+
+
+def test_the_pages_have_no_fault_in_a_browser(reproduced):
+    results = reproduced / "results"
+    assert faults(results / "report.html", results / "template/report.html") == []
 
 
 HOSTILE = """</td></svg><script>alert('canary')</script>|`x`![a](b)**c**&amp;"""
@@ -34,8 +58,9 @@ HOSTILE = """</td></svg><script>alert('canary')</script>|`x`![a](b)**c**&amp;"""
 def test_what_the_pages_quote_stays_text(project: Project, monkeypatch):
     """Categories and replies come from files of others; so may all names in provenance."""
     results = project.folder / "results"
-    for name in ("evaluate/details.json", "evaluate/provenance.json", "train/provenance.json",
-                 "evaluate/per_prompt.csv", "template/report.json"):  # fmt: skip
+    for name in ("evaluate/details.json", "evaluate/samples.json", "evaluate/provenance.json",
+                 "train/provenance.json", "evaluate/per_prompt.csv",
+                 "template/report.json"):  # fmt: skip
         path = results / name
         text = path.read_text()
         if name.endswith(".csv"):
@@ -49,16 +74,21 @@ def test_what_the_pages_quote_stays_text(project: Project, monkeypatch):
     write_report.main()
     for path in [results / "report.md", results / "report.html", *results.glob("plots/*.svg")]:
         text = path.read_text()
-        assert ("canary" in text) == (path.stem in ("report", "categories"))
+        assert ("canary" in text) == (path.stem == "report")  # a chart shortens long names
         assert "<script" not in text
     markdown = (results / "report.md").read_text()
     assert "![a]" not in markdown and "**c**" not in markdown and "&amp;amp;" in markdown
     for row in (line for line in markdown.splitlines() if "canary" in line and line[0] == "|"):
-        assert len(re.findall(r"(?<!\\)\|", row)) in (3, 4, 8), row  # as their tables have
+        assert len(re.findall(r"(?<!\\)\|", row)) in (3, 4, 5, 8), row  # as their tables have
 
 
-def _with_hostile_texts(content: dict) -> str:
+def _with_hostile_texts(content: dict | list) -> str:
     """JSON in which a name and a value of each table that the report shows is hostile."""
+    if isinstance(content, list):
+        for sample in content:
+            sample["question"] = sample["category"] = sample["first"] = HOSTILE
+            for step in sample["steps"]:
+                step.update(accepted=[HOSTILE], own=HOSTILE, rejected=[HOSTILE])
     if "by_category" in content:
         content["by_category"][HOSTILE] = content["by_category"].pop("birds")
         content["decoder"]["name"] = HOSTILE

@@ -1,7 +1,6 @@
 """dvc.yaml lists what each stage reads: its code, its files and the parameters that it uses."""
 
 import ast
-import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from tests.closure import ROOT, closure
 
 TEXT = (ROOT / "dvc.yaml").read_text()
 STAGES = yaml.safe_load(TEXT)["stages"]
-PAGES = {path.name: path.read_text() for path in (ROOT / "resources/pages").glob("*.jinja")}
 # values reach a stage through its params; what is shown, how an error is put and how a process ends
 # change no result
 NO_DEPS = ("command_line", "config", "errors", "lifetime", "tracking", "yaml_file")
@@ -65,8 +63,6 @@ def test_a_stage_lists_the_parameters_that_its_script_reads(name):
     for node in ast.walk(ast.parse((ROOT / f"scripts/{name}.py").read_text())):
         if isinstance(node, ast.Attribute) and node.attr in Params.model_fields:
             read.add(node.attr)
-        elif isinstance(node, ast.Constant) and node.value in PAGES:
-            read |= set(re.findall(r"\bparams\.(\w+)", PAGES[node.value]))
     listed = {key.partition(".")[0] for key in STAGES[name].get("params", [])}
     assert read - {"machine"} <= listed
     assert "machine" not in listed

@@ -54,8 +54,8 @@ def test_a_card_states_verifier_data_parameters_metrics_and_licence(layout):
 @pytest.mark.parametrize(
     ("layout", "command"),
     [
-        ("vllm", """vllm serve org/model --speculative-config '{"method": "eagle","""),
-        ("sglang", "sglang.launch_server --model org/model --speculative-algorithm EAGLE"),
+        ("vllm", f"vllm serve org/model --revision {'0' * 40} \\\n  --speculative-config '{{"),
+        ("sglang", f"sglang.launch_server --model-path org/model --revision {'0' * 40} \\\n"),
         ("official", 'EaModel.from_pretrained(base_model_path="org/model", ea_model_path='),
     ],
 )
@@ -103,7 +103,7 @@ def test_a_verifier_from_elsewhere_has_no_hub_name_and_may_have_no_licence():
     text = card("vllm", package, None, TRAINED, MEASURED)
     metadata = ModelCard(text).data
     assert (metadata.license, metadata.base_model) == (None, None)
-    assert "vllm serve VERIFIER" in text
+    assert "vllm serve resources/verifier " in text
     assert "not stated by the verifier's card or folder" in text
 
 

@@ -1,0 +1,30 @@
+"""Pages in a browser, as people see them."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+BROWSER = Path(__file__).parent / "browser"
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+def faults(*pages: Path) -> list[str]:
+    """What is wrong with pages on a desktop and on a phone, by light and by dark.
+
+    Accessibility (axe: WCAG A and AA, best practice), sideways scrolling, errors in the console,
+    requests. Where there is no browser the test is skipped.
+    """
+    chromium = next(filter(None, map(shutil.which, NAMES)), None)
+    if chromium is None or not shutil.which("node"):
+        pytest.skip("no Chromium or no Node.js here: apt-get install chromium nodejs npm")
+    if not (BROWSER / "node_modules").is_dir():
+        pytest.skip("axe-core is not installed: make browser")
+    run = subprocess.run(
+        ["node", BROWSER / "look.mjs", chromium, *pages],
+        capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
