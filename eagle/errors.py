@@ -21,6 +21,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SHORTEST_SECRET = 8  # characters; servers without keys are given words such as EMPTY
 _USER_OF_URL = re.compile(r"(:/+)[^\s\"'<>]*@")  # a path has one slash of a URL
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
+_OF_TORCH = re.compile(r"file <([^>]*)>.*\((\d+)\)")
 _PLAINLY = {
     errno.ENOSPC: ("the disk is full", "make room on it"),
     errno.EDQUOT: ("your share of the disk (quota) is used up", "make room in it"),
@@ -85,8 +86,8 @@ def one_clear_message() -> Iterator[None]:
 def error_of_system(error: BaseException) -> OSError | None:
     """The error of the operating system that an exception is, or that another library put into it.
 
-    safetensors and tokenizers, which are Rust, have its number in their text. torch raises an error
-    of its own over it while it closes a file.
+    safetensors and tokenizers, which are Rust, have its number in their text, and so has torch for
+    maps. While torch closes a file, it raises an error of its own over it.
     """
     if isinstance(error, OSError):
         return error if error.errno else None
@@ -94,8 +95,10 @@ def error_of_system(error: BaseException) -> OSError | None:
         return None
     if number := _OF_RUST.search(str(error)):
         return OSError(int(number[1]), os.strerror(int(number[1])))
-    if isinstance(error, RuntimeError) and error.__context__:
-        return error_of_system(error.__context__)
+    if isinstance(error, RuntimeError):
+        if found := _OF_TORCH.search(str(error)):
+            return OSError(int(found[2]), os.strerror(int(found[2])), found[1])
+        return error.__context__ and error_of_system(error.__context__)
     return None
 
 

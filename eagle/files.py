@@ -30,7 +30,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     with naming(path):
         _remove(partial)  # what a kill left
         _remove(replaced)
-        make_folder(partial)
+        make_folder(path.parent)
+        partial.mkdir()
         try:
             yield partial
             _settle(partial)
@@ -79,7 +80,8 @@ def whole_files(folder: Path) -> Iterator[Path]:
     partial = folder / ".partial"  # in it: what lies beside it may be on another disk
     with naming(folder):
         _remove(partial)
-        make_folder(partial)
+        make_folder(folder)
+        partial.mkdir()
         try:
             yield partial
             _settle(partial)

@@ -22,9 +22,13 @@ from eagle.provenance import provenance
 
 RECORD = Path("benchmarks/results/test_long.json")
 # written by the tests themselves, and by `dvc repro`, which writes the hashes of measured times
-WRITTEN = (RECORD, "benchmarks/results/verifiers.json", "docs/verifiers.md", "dvc.lock")
+WRITTEN = (
+    RECORD, "benchmarks/results/verifiers.json", "docs/verifiers.md",
+    "benchmarks/results/faults.json", "docs/reliability.md", "dvc.lock",
+)  # fmt: skip
 PARTS = {
     "kills": ["tests/integration/test_resume.py"],
+    "faults": ["tests/faults"],
     "pipeline": ["tests/integration"],
     "sampling": ["tests/unit/decoding"],
     "units": ["tests/unit"],

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 import torch
 from torch import Tensor
@@ -197,10 +198,8 @@ class _Files:
         started = time.monotonic()
         if leads:
             _remove_abandoned(complete.parent)
-            make_folder(self.folder)
-            lock = (self.folder / LOCK).open("w")
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(lock, fcntl.LOCK_EX)  # until this process ends, however it ends
+            make_folder(complete.parent)
+            lock = _locked(self.folder)
             self._make_room()
             self._reserve()
         barrier()
@@ -208,8 +207,6 @@ class _Files:
         barrier()
         if leads:
             seconds = time.monotonic() - started
-            lock.close()
-            (self.folder / LOCK).unlink()
             write_json(
                 self.folder / "manifest.json", {"seconds": seconds, "sha256": self._hashes()}
             )
@@ -222,6 +219,8 @@ class _Files:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 # another run, or another agent on this machine, was first
+            (complete / LOCK).unlink(missing_ok=True)
+            lock.close()
 
     def _is_intact(self) -> bool:
         """Whether the files are there with the bytes that were written.
@@ -276,10 +275,25 @@ class _Files:
         return self.folder / f"{name}.bin"
 
 
+def _locked(partial: Path) -> TextIO:
+    """A new partial cache, whose lock this process keeps until it ends, however it ends."""
+    while True:
+        partial.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # another run took it for abandoned before it was locked
+            lock = (partial / LOCK).open("w")
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if (partial / LOCK).exists():
+                return lock
+
+
 def _remove_abandoned(folder: Path) -> None:
     """Remove the partial caches of runs that were killed: no process has a lock on them."""
     for partial in folder.glob(".*.partial"):
         try:
+            if not any(partial.iterdir()):
+                partial.rmdir()
+                continue
             with (partial / LOCK).open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(partial, ignore_errors=True)

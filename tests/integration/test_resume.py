@@ -120,7 +120,8 @@ def test_sigkill_at_any_moment_changes_no_weight(
     assert weights_in(cpdir) == uninterrupted(*more)
 
 
-def test_sigterm_saves_within_a_step_and_ends_with_143(flags, uninterrupted, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_saves_within_a_step_and_is_named(flags, uninterrupted, tmp_path, number):
     cpdir = tmp_path / "cp"
     command = flags(cpdir, "--save", "1000")
     process = start(command)
@@ -128,10 +129,11 @@ def test_sigterm_saves_within_a_step_and_ends_with_143(flags, uninterrupted, tmp
         if line.startswith("train: "):
             break
     time.sleep(0.5)
-    process.terminate()
+    process.send_signal(number)
     printed = process.stderr.read()
-    assert process.wait() == 143
-    stopped = int(re.search(r"ended by SIGTERM after update (\d+)", printed)[1])
+    assert process.wait() == 128 + number
+    assert "Traceback" not in printed
+    stopped = int(re.search(rf"ended by {number.name} after update (\d+)", printed)[1])
     assert 0 < stopped < UPDATES
     assert newest(cpdir) == stopped
     assert f"resumed at update {stopped}" in finish(command)

@@ -63,6 +63,7 @@ def of_torch() -> RuntimeError:
         (OSError(errno.ENOSPC, "No space left on device"), errno.ENOSPC),
         (SafetensorError("I/O error: Disk quota exceeded (os error 122)"), errno.EDQUOT),
         (of_torch(), errno.EIO),
+        (RuntimeError("unable to mmap 9 bytes from file <a>: Cannot allocate memory (12)"), 12),
         (OSError("of a library, not of the system"), None),
         (ValueError("a fault of ours"), None),
         (RuntimeError("a fault of ours"), None),

@@ -1,6 +1,7 @@
 """Processes end with the one that started them, and never with a user's shell."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 
 import pytest
 
-from eagle.lifetime import POLL_SECONDS
+from eagle.lifetime import POLL_SECONDS, ended_by
 from tests.conftest import ROOT
 
 # a launcher that is killed: it runs a command through a shell, and gives it a variable as DVC does
@@ -16,6 +17,15 @@ LAUNCHER = """
 import os, subprocess, sys
 command, *variables = sys.argv[1:]
 subprocess.run(["sh", "-c", command], env=os.environ | {name: "train" for name in variables})
+"""
+STAGE = """
+import sys, time
+from eagle.command_line import run_stage
+def main():
+    print('waiting', flush=True)
+    time.sleep(60)
+sys.argv[0] = 'scripts/train.py'
+run_stage(main, '')
 """
 WAITING = "import time; print('waiting', flush=True); time.sleep({seconds}); print('finished')"
 
@@ -49,6 +59,24 @@ def test_what_is_launched_ends_with_the_launcher(function, shell, variable, name
     # a shell that stays says that the command was terminated
     assert printed.startswith(f"{name} has ended; what it started ends too\n")
     assert "finished" not in printed
+
+
+def test_every_stage_ends_with_its_dvc():
+    command = shlex.join(["exec", sys.executable, "-c", STAGE])
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, command, "DVC_STAGE"], cwd=ROOT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    assert process.stdout.readline() == "waiting\n"
+    process.kill()
+    said = "dvc has ended; what it started ends too\ntrain: ended by SIGTERM\n"
+    assert process.communicate()[0] == said
+
+
+def test_a_signal_is_named_with_what_it_usually_means():
+    assert ended_by(signal.SIGKILL).startswith("SIGKILL (most likely by the system")
+    assert ended_by(signal.SIGBUS).startswith("SIGBUS (a file in memory cannot be read")
+    assert ended_by(signal.SIGSEGV) == "SIGSEGV"
 
 
 @pytest.mark.parametrize("function", ["end_with_dvc", "end_with_torchrun"])

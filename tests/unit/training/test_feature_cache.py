@@ -1,8 +1,10 @@
 """Features on disk are found again, checked, and removed when there is no room."""
 
+import errno
 import fcntl
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import torch
 from eagle.draft.vocabulary import full_vocabulary, part_of_vocabulary
 from eagle.errors import InputError
 from eagle.training import feature_cache
-from eagle.training.feature_cache import LOCK, CachedFeatures, cache_folder
+from eagle.training.feature_cache import LOCK, CachedFeatures, _Files, cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +83,7 @@ def test_the_caches_unused_for_longest_make_room(verifier, tokens, cache, monkey
 
 
 def test_a_killed_runs_partial_cache_is_removed_and_a_running_ones_is_not(verifier, tokens, cache):
+    (cache / ".killed before it was locked.partial").mkdir()
     for name in (".killed.partial", ".filling.partial"):
         (cache / name).mkdir()
         (cache / name / LOCK).touch()
@@ -92,6 +95,37 @@ def test_a_killed_runs_partial_cache_is_removed_and_a_running_ones_is_not(verifi
     assert len(folders) == 2
     assert not any((folder / LOCK).exists() for folder in folders)
     assert len(kept.features) == len(tokens.token_ids)
+
+
+@pytest.fixture
+def disk(cache):
+    """A disk of a megabyte that can be made read-only, for the caches."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", cache])
+    if mounted.returncode:
+        pytest.skip("this machine cannot mount a disk of memory")
+    yield cache
+    subprocess.run(["umount", "--lazy", cache], check=True)
+
+
+def test_a_complete_cache_that_can_only_be_read_is_used(verifier, tokens, disk, monkeypatch):
+    right = features_of(cached(tokens, verifier), 0).clone()
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    with pytest.raises(OSError, match="Read-only"):
+        (disk / "a").touch()
+    monkeypatch.setattr(feature_cache, "compute_features", None)
+    assert torch.equal(features_of(cached(tokens, verifier), 0), right)
+
+
+def test_room_that_another_process_takes_meanwhile_is_an_error_and_no_sigbus(
+    verifier, tokens, disk, monkeypatch
+):
+    (disk / "of another process").write_bytes(bytes(2**20 - 2**14))
+    monkeypatch.setattr(_Files, "_make_room", lambda _files: None)
+    with pytest.raises(OSError) as error:
+        cached(tokens, verifier)
+    assert error.value.errno == errno.ENOSPC
+    assert error.value.filename.endswith("features.bin")
+    assert [path.name for path in disk.iterdir()] == ["of another process"]
 
 
 def test_too_small_a_disk_is_refused_with_the_arithmetic(verifier, tokens, monkeypatch):
