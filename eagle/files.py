@@ -8,18 +8,25 @@ import shutil
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from eagle.errors import InputError, error_of_system
 
+CHECKSUMS = "SHA256SUMS.txt"
+"""The list in a folder of the files in it, as `sha256sum --check` reads it; `eagle.checksums`
+compares them."""
+HASHED_AT_A_TIME = 4
+"""Files: hashing leaves Python's lock to other threads, and takes a second for one or two GB."""
 LONGEST_LINE = 2**25  # bytes of JSON; decoded, many small values take thirty times as much memory
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder that replaces `path` if the block ends without an error.
+    """Yield an empty folder that replaces `path`, with its CHECKSUMS, if the block ends without an
+    error.
 
     `path` is complete or absent at any moment. Once it is replaced, no power cut takes it.
 
@@ -34,6 +41,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         partial.mkdir()
         try:
             yield partial
+            write_checksums(partial, hashes_of(partial))
             _settle(partial)
             there = os.path.lexists(path)
             if there:
@@ -313,16 +321,43 @@ def sha256_of_json(content: Any) -> str:
 
 
 def sha256_of_folder(folder: Path) -> str:
-    """SHA-256 of the relative names and contents of all files, in the order of their names.
+    """SHA-256 of the relative names and contents of all files (`files_below`)."""
+    return sha256_of_hashes(hashes_of(folder))
 
-    Hidden files are left out: a hub client writes locks and notes in them.
+
+def sha256_of_hashes(hashes: dict[str, str]) -> str:
+    """SHA-256 of names and hashes of files, in the order of the names."""
+    lines = [f"{name}\0{hashes[name]}\n" for name in sorted(hashes, key=Path)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def hashes_of(folder: Path) -> dict[str, str]:
+    """Relative name and SHA-256 of each file (`files_below`)."""
+    paths = files_below(folder)
+    with ThreadPoolExecutor(HASHED_AT_A_TIME) as pool:
+        hashes = pool.map(sha256_of_file, paths)
+        return {str(path.relative_to(folder)): h for path, h in zip(paths, hashes, strict=True)}
+
+
+def files_below(folder: Path) -> list[Path]:
+    """All files below a folder but CHECKSUMS and hidden ones, where a hub client notes things."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.name != CHECKSUMS
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def write_checksums(folder: Path, hashes: dict[str, str]) -> None:
+    """Write a folder's CHECKSUMS.
+
+    Args:
+        hashes: relative name and SHA-256 of each file in it.
     """
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden:
-            digest.update(f"{path.relative_to(folder)}\0{sha256_of_file(path)}\n".encode())
-    return digest.hexdigest()
+    lines = [f"{hashes[name]}  {name}\n" for name in sorted(hashes)]
+    write_text(folder / CHECKSUMS, "".join(lines))
 
 
 def _read_text(path: Path) -> str:

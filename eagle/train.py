@@ -12,6 +12,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 if __name__ == "__main__":  # started as a file: its own folder would be searched before packages
@@ -23,14 +24,19 @@ if __name__ == "__main__":  # started as a file: its own folder would be searche
 
 import torch
 
+from eagle.checksums import checked, identity
 from eagle.config import TrainConfig, parse_command
 from eagle.draft.checkpoint import draft_hash
 from eagle.errors import InputError, one_clear_message
-from eagle.files import sha256_of_folder
 from eagle.tracking import tracker_of
 from eagle.training.build import build_trainer, new_draft
 from eagle.training.determinism import deterministic
-from eagle.training.distributed import gather, process_group, rank_and_world
+from eagle.training.distributed import (
+    gather,
+    local_rank_and_world,
+    process_group,
+    rank_and_world,
+)
 from eagle.training.documents import check_vocabulary, load_documents
 from eagle.training.run_folder import RunFolder, code_hash
 from eagle.training.run_identity import initial_draft, sha256_of_text
@@ -66,14 +72,15 @@ def _train(config: TrainConfig, device: torch.device) -> Path | signal.Signals:
             "--verifier-sharding = fsdp2: there is one process to shard over; start more "
             "(--nproc_per_node, machine.processes) or leave the sharding out"
         )
-    documents = load_documents(config)
     dtype = getattr(torch, config.verifier_model_dtype)
     attn = "eager" if config.attn == "eager" else "sdpa"  # `new_draft` may have it packed later
-    verifier = Verifier.load(config.verifier_model_path, dtype, device, attn, sharded)
-    check_vocabulary(config, documents.train, len(verifier.embedding))
-    config, draft = new_draft(config, verifier)
+    with _inputs_checked(config):
+        documents = load_documents(config)
+        verifier = Verifier.load(config.verifier_model_path, dtype, device, attn, sharded)
+        check_vocabulary(config, documents.train, len(verifier.embedding))
+        config, draft = new_draft(config, verifier)
     inputs = {
-        "verifier": sha256_of_folder(config.verifier_model_path),
+        "verifier": identity(config.verifier_model_path),
         "data": documents.sha256,
         "draft_config": sha256_of_text(draft.config.to_json_string()),
         "code": code_hash(Path(__file__)),
@@ -106,6 +113,15 @@ def _train(config: TrainConfig, device: torch.device) -> Path | signal.Signals:
                 flush=True,
             )
     return run.path if finished else ended_by
+
+
+def _inputs_checked(config: TrainConfig) -> AbstractContextManager[None]:
+    """Compare all files that are read with their hashes; one process of each machine does it."""
+    if local_rank_and_world()[0] != 0:
+        return nullcontext()
+    folder = initial_draft(config)
+    drafts = [folder] if folder else []
+    return checked(config.verifier_model_path, config.dataset_path, *drafts)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 import time
 from pathlib import Path
 
+from eagle.checksums import checked, identity, small_files
 from eagle.command_line import run_stage
 from eagle.config import load_params
 from eagle.draft.checkpoint import draft_hash
 from eagle.evaluation.evaluate import evaluate
-from eagle.files import sha256_of_file, sha256_of_folder, whole_folder, write_json, write_text
+from eagle.files import sha256_of_file, whole_folder, write_json, write_text
 from eagle.provenance import provenance
 from eagle.questions import questions_file
 from eagle.template.template import load_template
@@ -27,19 +28,22 @@ def measure(draft: Path, results: Path) -> dict:
     """Measure a draft in the official layout, write `results` and return the metrics."""
     started = time.monotonic()
     params = load_params()
-    tokenizer = load_tokenizer(VERIFIER)
+    with checked(TRAINED_ON, HELD_OUT, TEMPLATE, *small_files(VERIFIER)):
+        tokenizer = load_tokenizer(VERIFIER)
+        template = load_template(str(TEMPLATE), tokenizer)
+        trained_on, held_out = TokenSet.load(TRAINED_ON), TokenSet.load(HELD_OUT)
     result = evaluate(
         params.evaluate,
         VERIFIER,
         draft,
-        load_template(str(TEMPLATE), tokenizer),
+        template,
         tokenizer,
-        TokenSet.load(TRAINED_ON),
-        TokenSet.load(HELD_OUT),
+        trained_on,
+        held_out,
         params.machine.progress_seconds,
     )
     inputs = {
-        "verifier": sha256_of_folder(VERIFIER),
+        "verifier": identity(VERIFIER),
         "draft": draft_hash(draft),
         "bench": sha256_of_file(questions_file(params.evaluate.bench)),
         "trained_on": sha256_of_file(TRAINED_ON),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from eagle.checksums import checked, small_files
 from eagle.command_line import run_stage
 from eagle.config import Params, load_params
 from eagle.files import sha256_of_file, whole_folder, write_json_lines
@@ -30,7 +31,7 @@ def main() -> None:
     started = time.monotonic()
     params = load_params()
     if not params.regenerate.enabled:
-        with whole_folder(REPLIES) as folder:
+        with whole_folder(REPLIES) as folder, checked(SHAREGPT):
             for name in SPLITS:
                 shutil.copyfile(SHAREGPT / name, folder / name)
         note = "replies as they were (regenerate.enabled is false)"
@@ -46,9 +47,10 @@ def write_regenerated(params: Params) -> str:
         A note with the counts, for the line that ends the stage.
     """
     settings = params.regenerate
-    tokenizer = load_tokenizer(VERIFIER)
-    stop = stop_token_ids(VERIFIER)
-    template = choose_template(params.template.file, tokenizer, stop, params.template.date).text
+    with checked(SHAREGPT, *small_files(VERIFIER)):
+        tokenizer = load_tokenizer(VERIFIER)
+        stop = stop_token_ids(VERIFIER)
+        template = choose_template(params.template.file, tokenizer, stop, params.template.date).text
     # without the batch size, which changes only rounding: after a batch that did not fit in memory,
     # the run may continue with smaller ones
     settings_json = settings.model_dump_json(exclude={"batch_size"})
@@ -58,7 +60,8 @@ def write_regenerated(params: Params) -> str:
         backend = CompletionServer(settings, params.machine, context_of(admit(VERIFIER).config))
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        verifier = Verifier.load(VERIFIER, getattr(torch, settings.dtype), device)
+        with checked(VERIFIER):
+            verifier = Verifier.load(VERIFIER, getattr(torch, settings.dtype), device)
         backend = TransformersBackend(verifier, tokenizer, settings)
     notes, journals = [], []
     with whole_folder(REPLIES) as folder:

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from eagle.checksums import checked, small_files
 from eagle.command_line import run_stage
 from eagle.config import load_params
 from eagle.files import sha256_of_file, sha256_of_json, whole_folder, write_json
@@ -22,8 +23,9 @@ TOKENS = Path("resources/tokens")
 def main() -> None:
     started = time.monotonic()
     params = load_params()
-    tokenizer = load_tokenizer(VERIFIER)
-    template = load_template(str(TEMPLATE), tokenizer)
+    with checked(REPLIES, TEMPLATE, *small_files(VERIFIER)):
+        tokenizer = load_tokenizer(VERIFIER)
+        template = load_template(str(TEMPLATE), tokenizer)
     longest, context = params.tokens.maximum_model_length, context_of(load_config(VERIFIER))
     length = min(longest, context)
     inputs = {

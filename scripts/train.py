@@ -8,11 +8,12 @@ import time
 import uuid
 from pathlib import Path
 
+from eagle.checksums import check
 from eagle.command_line import run_stage
 from eagle.config import Params, Recipe, Train, TrainConfig, flags_of, load_params
 from eagle.errors import InputError
 from eagle.file_lock import file_lock
-from eagle.files import read_json, whole_folder
+from eagle.files import CHECKSUMS, read_json, whole_folder
 from eagle.lifetime import ended_by
 from eagle.tracking import say_written
 from eagle.training.run_identity import (
@@ -138,17 +139,19 @@ def publish(config: TrainConfig, processes: int) -> None:
     published ones, and can be published again.
 
     Raises:
-        InputError: the run is not there, is not complete, or was trained with other parameters.
+        InputError: the run is not there, is not complete or damaged, or was trained with other
+            parameters.
     """
     run = run_of(config.invocation)
     check_run(run, config, processes)
+    check(run)
     with (
         file_lock(RUNS / "publication.lock", wait=True),
         whole_folder(DRAFT) as drafts,
         whole_folder(RESULTS) as results,
     ):
         for name in DRAFT_FOLDERS:
-            shutil.copytree(run / name, drafts / name)
+            shutil.copytree(run / name, drafts / name, ignore=shutil.ignore_patterns(CHECKSUMS))
         for name in RESULT_FILES:
             shutil.copyfile(run / name, results / name)
 

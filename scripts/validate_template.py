@@ -4,6 +4,7 @@ import time
 from itertools import islice
 from pathlib import Path
 
+from eagle.checksums import checked, small_files
 from eagle.command_line import run_stage
 from eagle.config import load_params
 from eagle.files import whole_folder, write_json, write_text
@@ -25,11 +26,12 @@ SHOWN = 5  # conversations in report.html
 def main() -> None:
     started = time.monotonic()
     params = load_params()
-    tokenizer = load_tokenizer(VERIFIER)
-    stop = stop_token_ids(VERIFIER)
-    chosen = choose_template(params.template.file, tokenizer, stop, params.template.date)
-    rows = list(islice(conversations(REPLIES), params.template.sample))
-    length = min(params.tokens.maximum_model_length, context_of(load_config(VERIFIER)))
+    with checked(REPLIES, *small_files(VERIFIER)):
+        tokenizer = load_tokenizer(VERIFIER)
+        stop = stop_token_ids(VERIFIER)
+        chosen = choose_template(params.template.file, tokenizer, stop, params.template.date)
+        rows = list(islice(conversations(REPLIES), params.template.sample))
+        length = min(params.tokens.maximum_model_length, context_of(load_config(VERIFIER)))
     report = validate(tokenizer, chosen, rows, stop, length)
     encoded = [encode(tokenizer, chosen.text, row["messages"], length) for row in rows[:SHOWN]]
     shown = [

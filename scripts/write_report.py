@@ -6,10 +6,18 @@ from pathlib import Path
 import pandas as pd
 
 from eagle.base_params import MARK, PARAMS, base_text, values_of
+from eagle.checksums import check, read_checksums
 from eagle.command_line import run_stage
 from eagle.config import load_params
 from eagle.errors import InputError
-from eagle.files import read_json, whole_folder, write_text
+from eagle.files import (
+    read_json,
+    sha256_of_file,
+    whole_folder,
+    write_checksums,
+    write_json,
+    write_text,
+)
 from eagle.rendering import render
 from eagle.report import story, tables
 from eagle.report.card import LIBRARIES, Measured, Trained, card, serving, title_of
@@ -21,15 +29,27 @@ RESULTS = Path("results")
 CONVERSATIONS = Path("resources/sharegpt/statistics.json")
 TOKENS = Path("resources/tokens/manifest.json")
 LENGTHS = Path("resources/tokens/statistics.json")
+PROOF = Path("results/template/report.json")
 PLOTS = RESULTS / "plots"
 VERIFIER = Path("resources/verifier/manifest.json")
 EXPORT = Path("models/export")
+CARD, ORIGIN = "README.md", "provenance.json"
 MARKDOWN, HTML = RESULTS / "report.md", RESULTS / "report.html"
 
 
 def main() -> None:
     started = time.monotonic()
     params = load_params()
+    check(
+        RESULTS / "train",
+        RESULTS / "evaluate",
+        EXPORT,
+        PROOF,
+        CONVERSATIONS,
+        TOKENS,
+        LENGTHS,
+        VERIFIER,
+    )
     verifier = read_json(VERIFIER)
     history = pd.read_csv(RESULTS / "train/history.csv")
     validations = pd.read_csv(RESULTS / "train/validations.csv")
@@ -54,7 +74,7 @@ def main() -> None:
         "forecast": story.forecast_text(details) if details["forecasts"] else None,
         "decoder": details["decoder"]["name"],
         "samples": read_json(RESULTS / "evaluate/samples.json"),
-        "template": read_json(RESULTS / "template/report.json"),
+        "template": read_json(PROOF),
         "paper": paper,
         "command": story.command_of(source),
         "charts": pictures,
@@ -79,14 +99,21 @@ def main() -> None:
             write_text(folder / f"{name}.svg", picture.svg)
     write_text(MARKDOWN, render("report.md.jinja", **values))
     write_text(HTML, render("report.html.jinja", **values))
-    best = params.export.checkpoint == "best"
-    row = validations["validation_loss"].idxmin() if best else -1
+    checkpoint = params.export.checkpoint
+    row = validations["validation_loss"].idxmin() if checkpoint == "best" else -1
     trained = Trained(train_source, validations.iloc[row].to_dict())
     for layout in LIBRARIES:
-        text = card(layout, verifier, params.verifier.license, trained, measured)
-        write_text(EXPORT / layout / "README.md", text)
-    cards = (EXPORT / layout / "README.md" for layout in LIBRARIES)
-    say_written("write_report", started, MARKDOWN, HTML, *cards)
+        folder = EXPORT / layout
+        write_text(
+            folder / CARD, card(layout, verifier, params.verifier.license, trained, measured)
+        )
+        origin = {"layout": layout, "checkpoint": checkpoint}
+        write_json(folder / ORIGIN, origin | {"training": train_source, "evaluation": source})
+        exported = read_checksums(EXPORT).hashes
+        hashes = {path.name: sha for path, sha in exported.items() if path.parent == folder}
+        beside = {name: sha256_of_file(folder / name) for name in (CARD, ORIGIN)}
+        write_checksums(folder, hashes | beside)
+    say_written("write_report", started, MARKDOWN, HTML, *(EXPORT / name for name in LIBRARIES))
 
 
 def _parameters(training: dict, evaluation: dict) -> dict:

@@ -1,6 +1,7 @@
 """A tiny verifier and data, made on the spot: what makes the tests fast and independent."""
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -153,3 +154,20 @@ def make_messages(count: int, seed: int = 0) -> list[dict]:
 def write_json_lines(path: Path, rows: list[dict]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def flip(path: Path, at: float = 0.5) -> None:
+    """Flip a bit of a file as a disk does: its time, size and place stay as they are.
+
+    Args:
+        at: where, as a share of its length.
+    """
+    before, mode = path.stat(), path.stat().st_mode
+    path.chmod(0o644)  # DVC write-protects what lies in its cache
+    with path.open("r+b") as file:
+        file.seek(min(int(at * before.st_size), before.st_size - 1))
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    path.chmod(mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -24,9 +24,8 @@ from rich.table import Table
 from eagle.command_line import parser
 from eagle.errors import InputError, one_clear_message
 from eagle.file_lock import Held, file_lock
-from eagle.training.feature_cache import LOCK, cache_folder
+from eagle.training.on_disk import LOCK, cache_folder, find_states
 from eagle.training.run_identity import DRAFT_FOLDERS, RESULT_FILES
-from eagle.training.run_state import find_states
 
 RUNS = Path("runs")
 KINDS = ("runs", "states", "features", "sweeps")

@@ -9,6 +9,7 @@ Without --upload nothing is sent; models/publish/LAYOUT holds the files that wou
 import shutil
 from pathlib import Path
 
+from eagle.checksums import check
 from eagle.command_line import parser
 from eagle.draft.checkpoint import draft_hash
 from eagle.errors import InputError, one_clear_message
@@ -25,7 +26,8 @@ def prepare(repository: str, layout: str) -> Path:
     """Copy a layout's folder to models/publish and add the results to its card's metadata.
 
     Raises:
-        InputError: nothing is exported or evaluated, or the results belong to another draft.
+        InputError: nothing is exported or evaluated, or it is damaged, or the results belong to
+            another draft.
     """
     if not (EXPORT / layout / "README.md").is_file():
         there = ", ".join(path.parent.name for path in sorted(EXPORT.glob("*/README.md")))
@@ -33,6 +35,7 @@ def prepare(repository: str, layout: str) -> Path:
             f"{EXPORT / layout}: no exported draft with a card (layouts there: {there or 'none'}); "
             "run `dvc repro`"
         )
+    check(EXPORT / layout, EVALUATED)
     evaluated = read_json(EVALUATED / "provenance.json")
     if evaluated["inputs"]["draft"] != draft_hash(EXPORT / "official"):
         raise InputError(

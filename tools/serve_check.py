@@ -22,6 +22,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from eagle.checksums import check
 from eagle.command_line import parser
 from eagle.config import Evaluate, load_params
 from eagle.decoding.speculative import Generation, chain
@@ -56,6 +57,7 @@ def main(engine_python: Path) -> int:
     params = load_params()
     prompts = first_turns(params.evaluate)
     engine = engine_of(engine_python)
+    check(VERIFIER, EXPORT / engine, EXPORT / "official")
     answers, rows, comparisons = {}, [], []
     for dtype in ("float32", "bfloat16"):
         answers = engine_answers(engine_python, engine, EXPORT / engine, prompts, dtype)

@@ -15,7 +15,7 @@ from eagle.files import sha256_of_file
 from eagle.tracking import NullTracker
 from eagle.training.build import build_trainer, new_draft
 from eagle.training.determinism import deterministic
-from eagle.training.run_state import find_states
+from eagle.training.on_disk import find_states
 
 KILLS = 3
 WEIGHTS = "last/model.safetensors"

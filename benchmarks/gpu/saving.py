@@ -9,7 +9,7 @@ from benchmarks.gpu.models import random_documents, random_verifier
 from benchmarks.gpu.part import Report
 from benchmarks.gpu.scale import Scale
 from benchmarks.gpu.training import trainer_of
-from eagle.training.run_state import find_states
+from eagle.training.on_disk import find_states
 
 EVERY = 600.0
 """Seconds between states, as shipped (`machine.save_minutes`)."""

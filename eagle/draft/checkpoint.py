@@ -37,9 +37,12 @@ def load_draft(folder: Path) -> Draft:
 
 def draft_hash(folder: Path) -> str:
     """SHA-256 of the files that make a draft; a model card beside them does not count."""
-    return sha256_of_json(
-        [sha256_of_file(folder / name) for name in ("config.json", "model.safetensors")]
-    )
+    return sha256_of_json([sha256_of_file(path) for path in draft_files(folder)])
+
+
+def draft_files(folder: Path) -> list[Path]:
+    """The files that make a draft."""
+    return [folder / "config.json", folder / "model.safetensors"]
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

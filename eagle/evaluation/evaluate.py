@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from eagle.checksums import checked
 from eagle.config import Evaluate
 from eagle.decoding.sampler import GREEDY, Sampler, Sampling
 from eagle.decoding.speculative import Decoders, Generation
 from eagle.decoding.tree import Tree
+from eagle.draft.checkpoint import draft_files
 from eagle.errors import InputError
 from eagle.evaluation import work
 from eagle.evaluation.agreement import top1_agreement
@@ -50,7 +52,7 @@ def evaluate(
             to them, so that the questions have no influence on it.
 
     Raises:
-        InputError: questions, draft or decoder cannot be used.
+        InputError: questions, draft or decoder cannot be used, or a model's files are damaged.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     asked, settings = settings, resolved(settings, device.type)
@@ -64,7 +66,9 @@ def evaluate(
         load_models, verifier_folder, draft_folder,
         device=device, trained_on=trained_on, draft_vocabulary=settings.draft_vocabulary,
     )  # fmt: skip
-    models = load(getattr(torch, settings.dtype))
+    # once: they are loaded again in float32
+    with checked(verifier_folder, *draft_files(draft_folder)):
+        models = load(getattr(torch, settings.dtype))
     turns = sum(len(question["turns"]) for question in questions)
     total = work.of_all(settings, turns, len(held_out.token_ids), decoder is None)
     with Progress("evaluate", total, "steps", progress_seconds) as progress:

@@ -18,6 +18,7 @@ from transformers import DynamicCache, PreTrainedTokenizerBase
 from eagle.config import Regenerate
 from eagle.errors import InputError
 from eagle.files import make_folder, naming, sync, whole_file
+from eagle.replies.journal_line import content_of, journal_line
 from eagle.sharegpt.turns import CUT_AT_LENGTH, FINISH
 from eagle.template.template import Refused, encode_prompt
 from eagle.tracking import Progress
@@ -76,7 +77,7 @@ class Backend(Protocol):
 class Journal:
     """A file of the finished replies, with which an interrupted run continues.
 
-    A line is the beginning of the rest's SHA-256, and JSON of row, turn and reply.
+    The content of a line is JSON of row, turn and reply.
     """
 
     def __init__(self, folder: Path, *inputs: str):
@@ -104,8 +105,8 @@ class Journal:
 
     def _read(self, line: bytes) -> bool:
         """Keep the reply of a line; returns whether the line is whole."""
-        checksum, _, content = line.partition(b" ")
-        if checksum != _checksum(content) or not line.endswith(b"\n"):
+        content = content_of(line)
+        if content is None:
             return False
         try:
             row, turn, reply = _ENTRY.validate_json(content)
@@ -131,7 +132,7 @@ class Journal:
         self.replies[prompt.row, prompt.turn] = reply
         content = json.dumps([prompt.row, prompt.turn, asdict(reply)]).encode() + b"\n"
         with naming(self.path):
-            self.file.write(_checksum(content) + b" " + content)
+            self.file.write(journal_line(content))
             self.file.flush()
             if time.monotonic() - self.synced_at >= SYNC_SECONDS:
                 sync(self.path)
@@ -139,10 +140,6 @@ class Journal:
 
 
 _ENTRY = TypeAdapter(tuple[int, int, Reply])
-
-
-def _checksum(content: bytes) -> bytes:
-    return hashlib.sha256(content).hexdigest()[:16].encode()
 
 
 def regenerate(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eagle.errors import InputError, said_plainly
-from eagle.training.run_state import newest_state
+from eagle.training.on_disk import newest_state
 
 
 class BackgroundWriter:

@@ -22,15 +22,18 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
+from eagle.checksums import damaged
 from eagle.draft.vocabulary import Vocabulary
 from eagle.errors import InputError
 from eagle.files import (
+    CHECKSUMS,
+    hashes_of,
     make_folder,
     put_in_place,
     read_json,
     reserve,
-    sha256_of_file,
     sync,
+    write_checksums,
     write_json,
 )
 from eagle.tokens.token_set import TokenSet
@@ -39,10 +42,8 @@ from eagle.training.distributed import barrier, gather, local_rank_and_world, ra
 from eagle.training.features import compute_features, group_by_length, keep_in_step
 from eagle.training.loss import Teacher, teach
 from eagle.training.memory import FORWARD_TOKENS
+from eagle.training.on_disk import LOCK, cache_folder
 from eagle.verifier.verifier import Verifier
-
-# The file in a cache that is being filled which the process that fills it has locked.
-LOCK = "filling"
 
 
 class CachedFeatures:
@@ -109,17 +110,6 @@ class CachedFeatures:
                 self.likeliest[rows].long().to(self.device, non_blocking=True),
             ),
         )
-
-
-def cache_folder() -> Path:
-    """$EAGLE_CACHE, or .cache/eagle of the main checkout, also from DVC's temporary checkouts."""
-    if "EAGLE_CACHE" in os.environ:
-        return Path(os.environ["EAGLE_CACHE"])
-    here = Path.cwd()
-    # MAIN/.dvc/tmp/exps/CHECKOUT
-    parents = [path for path in here.parents if path.name == "exps" and ".dvc" in path.parts]
-    main = parents[0].parents[2] if parents else here
-    return main / ".cache" / "eagle"
 
 
 class _Files:
@@ -207,9 +197,8 @@ class _Files:
         barrier()
         if leads:
             seconds = time.monotonic() - started
-            write_json(
-                self.folder / "manifest.json", {"seconds": seconds, "sha256": self._hashes()}
-            )
+            write_json(self.folder / "manifest.json", {"seconds": seconds})
+            write_checksums(self.folder, hashes_of(self.folder))
             for file in self.shapes:
                 sync(self._path(file))
             shutil.rmtree(complete, ignore_errors=True)
@@ -219,7 +208,6 @@ class _Files:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
                 # another run, or another agent on this machine, was first
-            (complete / LOCK).unlink(missing_ok=True)
             lock.close()
 
     def _is_intact(self) -> bool:
@@ -228,21 +216,18 @@ class _Files:
         They take minutes to days to compute and many later runs read them, so a file that was
         truncated or changed must not be used.
         """
-        if not (self.folder / "manifest.json").is_file():
+        if not (self.folder / CHECKSUMS).is_file():
             return False
         try:
-            found = self._hashes()
-        except OSError:  # another run is removing them
-            found = None
-        if read_json(self.folder / "manifest.json")["sha256"] != found:
-            print(f"{self.folder}: changed since it was written; computed again", file=sys.stderr)
+            found = damaged(self.folder)
+        except OSError as error:  # another run is removing them
+            found = [error]
+        if found:
+            print(f"{found[0]}; the features are computed again", file=sys.stderr)
             return False
         with suppress(OSError):  # whoever may only read them does not say that they are in use
             os.utime(self.folder)  # the caches used last are removed last
         return True
-
-    def _hashes(self) -> dict[str, str]:
-        return {name: sha256_of_file(self._path(name)) for name in self.shapes}
 
     def _make_room(self) -> None:
         needed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.shapes.values())

@@ -1,17 +1,27 @@
 """The folder of one run: who may write it, the other runs beside it, and what it ends with."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from eagle.checksums import damaged
 from eagle.config import TrainConfig
 from eagle.errors import InputError
 from eagle.file_lock import Held, file_lock
-from eagle.files import sha256_of_file, write_json, write_text
+from eagle.files import (
+    CHECKSUMS,
+    hashes_of,
+    sha256_of_file,
+    write_checksums,
+    write_json,
+    write_text,
+)
 from eagle.provenance import provenance
 from eagle.training.distributed import rank_and_world
+from eagle.training.on_disk import find_states
 from eagle.training.run_identity import (
     DRAFT_FOLDERS,
     RESULT_FILES,
@@ -19,7 +29,6 @@ from eagle.training.run_identity import (
     run_parameters,
     sha256_of_text,
 )
-from eagle.training.run_state import find_states
 
 # Modules that cannot change a result.
 NOT_IN_THE_CODE = {"eagle.config", "eagle.errors", "eagle.lifetime", "eagle.tracking"}
@@ -79,17 +88,44 @@ class RunFolder:
             yield
 
     def finished(self) -> bool:
-        """Whether the run has ended, and all of its drafts and results are here."""
-        return all((self.path / name).exists() for name in (*DRAFT_FOLDERS, *RESULT_FILES))
+        """Whether the run has ended, and its drafts and results are here as they were written.
+
+        What is damaged is named and removed, so that training writes it again; the answer of rank
+        0, which does that, counts.
+        """
+        if rank_and_world()[0] != 0:
+            return False
+        ended = (self.path / CHECKSUMS).exists()
+        found = damaged(self.path) if ended else []
+        if ended and not found:
+            return True
+        (self.path / CHECKSUMS).unlink(missing_ok=True)
+        for damage in found:
+            if damage.path.parent == self.path:
+                damage.path.unlink(missing_ok=True)
+        for name in DRAFT_FOLDERS:
+            if lost := damaged(self.path / name):  # by the draft's own list
+                shutil.rmtree(self.path / name)
+                found += lost
+        for damage in dict.fromkeys(found):
+            print(f"{damage}; it is made again", file=sys.stderr, flush=True)
+        return False
 
     def write_results(self, metrics: dict[str, float], seconds: float) -> None:
-        """Write metrics.json and provenance.json beside the drafts.
+        """Write metrics.json and provenance.json beside the drafts, and the hashes of all of them.
 
         Args:
             seconds: wall time of the run.
         """
         write_json(self.path / "metrics.json", metrics)
         write_json(self.path / "provenance.json", provenance(self.parameters, self.inputs, seconds))
+        drafts = {
+            f"{name}/{file}": sha256
+            for name in DRAFT_FOLDERS
+            for file, sha256 in hashes_of(self.path / name).items()
+        }
+        results = {name: sha256_of_file(self.path / name) for name in RESULT_FILES}
+        write_checksums(self.path, drafts | results)
 
     def _report(self, unfinished: list[str]) -> None:
         """Print that this run does not go on from the unfinished ones beside it."""

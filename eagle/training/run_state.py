@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+import pandas as pd
 import torch
 
 from eagle.draft.draft import Draft
-from eagle.files import naming, put_in_place, sha256_of_file
+from eagle.files import naming, put_in_place
+from eagle.training.on_disk import damage_of_state, find_states, update_of
 
 # Two, because one may turn out to be damaged.
 KEPT_STATES = 2
@@ -41,18 +43,23 @@ class RunState:
     def resume(cls, folder: Path, draft: Draft, optimizer: torch.optim.Optimizer) -> "RunState":
         """Load the newest intact state into draft and optimizer; without one, a fresh state.
 
-        A state whose bytes changed after it was written is skipped with a message; the next state
-        that is written removes it.
+        A state whose bytes changed after it was written is skipped with a message, and one that
+        came after the best draft if that was lost: training must write it again. The next state
+        that is written removes them.
         """
         for path in find_states(folder):
-            if sha256_of_file(path)[:16] != path.stem.split("-")[-1]:
+            why = damage_of_state(path)
+            if why is None:
+                content = torch.load(path, map_location="cpu", weights_only=True)
+                if not (folder / "best").is_dir():
+                    why = _why_best_stays_lost(folder, content["run"])
+            if why is not None:
                 print(
-                    f"{path}: its bytes changed after it was written; the state before it is used",
+                    f"{path}: {why}; the state before it is used, or none",
                     file=sys.stderr,
                     flush=True,
                 )
                 continue
-            content = torch.load(path, map_location="cpu", weights_only=True)
             draft.load_state_dict(content["draft"])
             optimizer.load_state_dict(content["optimizer"])
             return cls(**content["run"])
@@ -85,9 +92,19 @@ def write_state(folder: Path, content: dict) -> None:
             partial.unlink(missing_ok=True)
     states = find_states(folder)
     # states of later updates are damaged: the run went on from one before them
-    damaged = [path for path in states if _update_of(path) > update]
+    damaged = [path for path in states if update_of(path) > update]
     for path in damaged + states[len(damaged) + KEPT_STATES :]:
         path.unlink()
+
+
+def _why_best_stays_lost(folder: Path, run: dict) -> str | None:
+    """Why going on from a state would not write the best draft again, if it would not."""
+    table = folder / "validations.csv"  # of a run that has ended
+    rows = pd.read_csv(table).to_dict("records") if table.is_file() else run["validations"]
+    best = min(rows, key=lambda row: row["validation_loss"], default=None)
+    if best is None or best["update"] >= run["update"]:  # a state is written before the validation
+        return None
+    return f"the best draft is lost, and it was that of update {best['update']:.0f}, before this"
 
 
 class _HashedFile:
@@ -102,17 +119,3 @@ class _HashedFile:
 
     def flush(self) -> None:
         self.file.flush()
-
-
-def find_states(folder: Path) -> list[Path]:
-    """The states in a run folder, newest first."""
-    return sorted(folder.glob("state-*.pt"), reverse=True)
-
-
-def newest_state(folder: Path) -> str:
-    """The name of the newest state in a run folder, for messages."""
-    return next((path.name for path in find_states(folder)), "the beginning")
-
-
-def _update_of(state: Path) -> int:
-    return int(state.stem.split("-")[1])

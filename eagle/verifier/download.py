@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from eagle.errors import InputError
-from eagle.files import check_file, sha256_of_file, write_json
+from eagle.files import check_file, hashes_of, write_json
 from eagle.hub import snapshot
 from eagle.template.stop_tokens import check_stop_tokens
 from eagle.template.template import own_template
@@ -48,7 +48,7 @@ def fetch_verifier(source: str, revision: str | None, folder: Path) -> dict:
         "source": source,
         "revision": revision,
         **card._asdict(),
-        "files": {path.name: sha256_of_file(path) for path in sorted(folder.iterdir())},
+        "files": hashes_of(folder),
     }
     write_json(folder / "manifest.json", manifest)
     return manifest

@@ -121,7 +121,7 @@ def test_without_upload_the_card_is_written_and_nothing_sent(exported, push, hub
     text = (exported / "models/publish/vllm/README.md").read_text()
     assert "8 questions of mt_bench" in text
     assert {path.name for path in (exported / "models/publish/vllm").iterdir()} == {
-        "README.md", "config.json", "model.safetensors",
+        "README.md", "SHA256SUMS.txt", "config.json", "model.safetensors",
     }  # fmt: skip
     data = ModelCard(text).data
     results = {result.metric_type: result.metric_value for result in data.eval_results}

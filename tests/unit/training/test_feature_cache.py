@@ -13,7 +13,8 @@ import torch
 from eagle.draft.vocabulary import full_vocabulary, part_of_vocabulary
 from eagle.errors import InputError
 from eagle.training import feature_cache
-from eagle.training.feature_cache import LOCK, CachedFeatures, _Files, cache_folder
+from eagle.training.feature_cache import CachedFeatures, _Files
+from eagle.training.on_disk import LOCK, cache_folder
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,8 @@ def test_a_changed_file_is_computed_again_with_a_message(verifier, tokens, cache
     content[100] ^= 0xFF
     path.write_bytes(content if harm == "a flipped byte" else content[:-4])
     again = cached(tokens, verifier)
-    assert "changed since it was written" in capsys.readouterr().err
+    assert f"{path}: " in (said := capsys.readouterr().err)
+    assert "the features are computed again" in said
     torch.testing.assert_close(features_of(again, 0), right)
 
 

@@ -1,13 +1,16 @@
 """The folder of a run: its name, its neighbours, who may write it, and when it has finished."""
 
 import os
+import shutil
 import socket
 
 import pytest
 
 from eagle.errors import InputError
+from eagle.files import whole_folder
 from eagle.training.run_folder import RunFolder
 from eagle.training.run_identity import DRAFT_FOLDERS
+from tests.tiny import flip
 
 
 @pytest.fixture
@@ -89,15 +92,49 @@ def test_a_folder_is_held_by_one_process_at_a_time(folder_of):
         assert (folder.path / "invocation").read_text() == "third"
 
 
-def test_a_run_has_finished_when_all_that_is_published_is_there(folder_of):
+@pytest.fixture
+def ended(folder_of) -> RunFolder:
+    """The folder of a run that has ended."""
     folder = folder_of()
     leave_state(folder)
     for name in DRAFT_FOLDERS:
-        (folder.path / name).mkdir(exist_ok=True)
+        with whole_folder(folder.path / name) as partial:
+            (partial / "model.safetensors").write_bytes(bytes(100))
     for name in ("history.csv", "validations.csv"):
-        (folder.path / name).touch()
+        (folder.path / name).write_text("update\n1\n")
     assert not folder.finished()
     folder.write_results({"validation_loss": 1.0}, 2.0)
-    assert folder.finished()
-    (folder.path / "best").rmdir()
-    assert not folder.finished()
+    return folder
+
+
+def test_a_run_has_finished_when_all_that_is_published_is_there(ended):
+    assert ended.finished()
+    shutil.rmtree(ended.path / "best")
+    assert not ended.finished()
+
+
+@pytest.mark.parametrize("name", ["best/model.safetensors", "metrics.json"])
+def test_what_is_damaged_is_named_and_made_again(ended, name, capsys):
+    flip(ended.path / name)
+    assert not ended.finished()
+    assert f"{ended.path / name}: " in capsys.readouterr().err
+    assert not (ended.path / name).exists()
+    assert (ended.path / "last").is_dir()
+    assert not ended.finished()
+
+
+@pytest.mark.parametrize("at", [0, 0.25, 0.5, 0.75, 1])
+def test_a_damaged_list_is_made_again_and_the_drafts_stay(ended, at, capsys):
+    flip(ended.path / "SHA256SUMS.txt", at)
+    assert not ended.finished()
+    assert "SHA256SUMS.txt" in capsys.readouterr().err
+    assert all((ended.path / name).is_dir() for name in DRAFT_FOLDERS)
+    assert not ended.finished()
+
+
+def test_a_damaged_draft_of_an_unfinished_run_is_removed(ended, capsys):
+    (ended.path / "SHA256SUMS.txt").unlink()
+    flip(ended.path / "best/model.safetensors")
+    assert not ended.finished()
+    assert "its SHA-256 is" in capsys.readouterr().err
+    assert not (ended.path / "best").exists()
