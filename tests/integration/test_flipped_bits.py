@@ -177,3 +177,16 @@ def test_the_command_that_verify_names_mends(project: Project, monkeypatch, dama
     project("sh", "-c", commands.pop())
     assert file.read_bytes() == before
     assert "0 damaged" in project("python", "-m", "tools.verify")
+
+
+@pytest.mark.long
+def test_a_damaged_best_draft_is_trained_again_as_it_was(project: Project):
+    """The run is that of the same command: its states show from where."""
+    published = project.folder / "models/draft/best/model.safetensors"
+    before = published.read_bytes()
+    (best,) = project.folder.glob("runs/*/best/model.safetensors")
+    flip(best)
+    output = project("python", "-m", "scripts.train")
+    assert f"{best.relative_to(project.folder)}: its SHA-256 is" in output
+    assert published.read_bytes() == best.read_bytes() == before
+    assert "0 damaged" in project("python", "-m", "tools.verify", code=None)

@@ -53,12 +53,15 @@ def test_they_are_computed_once_and_keyed_by_what_they_depend_on(
     assert len([path for path in cache.iterdir() if not path.name.startswith(".")]) == 5
 
 
+@pytest.mark.parametrize("name", ["features.bin", "likeliest.bin", "manifest.json"])
 @pytest.mark.parametrize("harm", ["a flipped byte", "a cut"])
-def test_a_changed_file_is_computed_again_with_a_message(verifier, tokens, cache, capsys, harm):
+def test_a_changed_file_is_computed_again_with_a_message(
+    verifier, tokens, cache, capsys, name, harm
+):
     right = features_of(cached(tokens, verifier), 0).clone()
-    (path,) = cache.glob("*/features.bin")
+    path = next(cache.glob(f"*/{name}"))
     content = bytearray(path.read_bytes())
-    content[100] ^= 0xFF
+    content[5] ^= 0xFF
     path.write_bytes(content if harm == "a flipped byte" else content[:-4])
     again = cached(tokens, verifier)
     assert f"{path}: " in (said := capsys.readouterr().err)
