@@ -75,8 +75,8 @@ def items() -> Iterator[Item]:
     for folder in sorted(cache_folder().glob("*")):
         if folder.is_dir():
             partial = folder.name.startswith(".")
-            what, lock = ("not complete", folder / LOCK) if partial else ("cache", None)
-            yield Item("features", folder.name, what, [folder], lock)
+            what = "not complete" if partial else "cache"
+            yield Item("features", folder.name, what, [folder], folder / LOCK)
     for log in sorted((RUNS / "sweep").glob("*.log")):
         yield Item("sweeps", log.stem, "log", [log], None)
 

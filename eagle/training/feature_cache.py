@@ -14,10 +14,10 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -50,7 +50,8 @@ class CachedFeatures:
     """Features and teacher of all documents in memory-mapped files, in the order of the tokens.
 
     The name of a cache folder is the hash of what its content depends on, so all runs with the same
-    verifier, tokens and precision share it. Each machine has its own caches.
+    verifier, tokens and precision share it: also runs on other machines, if the folder lies on a
+    disk that they share and that passes locks (flock) between them (docs/remotes.md).
     """
 
     def __init__(
@@ -89,10 +90,10 @@ class CachedFeatures:
                 "mean": ((int(taught.sum()), width), head.dtype),
                 "likeliest": ((int(taught.sum()),), torch.int32),
             },
-            needed=states.folder,
         )
         teacher.fill(lambda maps: _run_head(*maps, self, taught, progress_seconds))
         self.mean, self.likeliest = teacher.maps()
+        self._files = states, teacher  # locked as long as they are mapped
         self.seconds = states.seconds + teacher.seconds
 
     def prepare(self, documents: tuple[int, ...]) -> None:
@@ -115,14 +116,9 @@ class CachedFeatures:
 class _Files:
     """Tensors in the files of one cache folder, which is complete or absent."""
 
-    def __init__(
-        self,
-        folder: Path,
-        shapes: dict[str, tuple[tuple[int, ...], torch.dtype]],
-        needed: Path | None = None,
-    ):
-        """Args: needed: a cache that must not be removed to make room for this one."""
-        self.folder, self.shapes, self.needed = folder, shapes, needed
+    def __init__(self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], torch.dtype]]):
+        self.folder, self.shapes = folder, shapes
+        self.lock: IO | None = None  # of the first process of each machine
 
     @property
     def seconds(self) -> float:
@@ -172,7 +168,9 @@ class _Files:
         if all(answer[0] for answer in answers if answer):
             return False
         complete = self.folder
-        name = answers[rank_and_world()[0] - local_rank_and_world()[0]][1]
+        intact, name = answers[rank_and_world()[0] - local_rank_and_world()[0]]
+        if leads and not intact:
+            self._put_aside()
         self.folder = complete.with_name(f".{name}.partial")
         try:
             self._fill(write, complete, leads)
@@ -180,8 +178,24 @@ class _Files:
             if leads:
                 shutil.rmtree(self.folder, ignore_errors=True)
             self.folder = complete
+        if leads:
+            self._share()
         barrier()
         return True
+
+    def _share(self) -> None:
+        """Keep the cache from being removed, until this process ends."""
+        with suppress(OSError):  # removed just now, which who maps it will find; or no locks here
+            self.lock = (self.folder / LOCK).open()
+            fcntl.flock(self.lock, fcntl.LOCK_SH)
+
+    def _put_aside(self) -> None:
+        """Free the name of a cache that is not intact. Another run may read it, maybe on another
+        machine, whose memory maps end with a file that is removed here."""
+        if self.lock is not None:
+            self.lock.close()
+        with suppress(OSError):  # it is not there
+            os.replace(self.folder, self.folder.with_name(f".{uuid.uuid4().hex}.partial"))
 
     def _fill(self, write: Callable[[list[Tensor]], None], complete: Path, leads: bool) -> None:
         """Write the files in this partial folder, and give it the name `complete`."""
@@ -201,13 +215,12 @@ class _Files:
             write_checksums(self.folder, hashes_of(self.folder))
             for file in self.shapes:
                 sync(self._path(file))
-            shutil.rmtree(complete, ignore_errors=True)
             try:
                 put_in_place(self.folder, complete)
             except OSError as error:
                 if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
-                # another run, or another agent on this machine, was first
+                # another run, or another machine or agent of this one, was first
             lock.close()
 
     def _is_intact(self) -> bool:
@@ -218,9 +231,10 @@ class _Files:
         """
         if not (self.folder / CHECKSUMS).is_file():
             return False
+        self._share()
         try:
             found = damaged(self.folder)
-        except OSError as error:  # another run is removing them
+        except OSError as error:  # another run has removed them
             found = [error]
         if found:
             print(f"{found[0]}; the features are computed again", file=sys.stderr)
@@ -231,21 +245,22 @@ class _Files:
 
     def _make_room(self) -> None:
         needed = sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.shapes.values())
-        others = [path for path in self.folder.parent.glob("[!.]*") if path.is_dir()]
-        others = sorted(set(others) - {self.needed}, key=lambda path: path.stat().st_mtime)
-        removable = sum(file.stat().st_size for path in others for file in path.iterdir())
+        others = _unused(self.folder.parent)
+        removable = sum(size for _, size in others)
         free = shutil.disk_usage(self.folder).free
-        if needed > free + removable:
+        enough = needed <= free + removable
+        while enough and others and needed > shutil.disk_usage(self.folder).free:
+            path, _ = others.pop(0)
+            print(f"{path}: removed to make room for features", file=sys.stderr)
+            _remove(path)
+        if needed > shutil.disk_usage(self.folder).free:
             (rows, width), dtype = next(iter(self.shapes.values()))
             raise InputError(
                 f"features of {rows:,} tokens x {width} x {dtype.itemsize} bytes need "
                 f"{needed / 1e9:.1f} GB, {self.folder.parent} has {free / 1e9:.1f} GB free and "
-                f"{removable / 1e9:.1f} GB of other runs' features: set EAGLE_CACHE to a larger "
-                "disk, take fewer conversations, or set train.features to replay"
+                f"{removable / 1e9:.1f} GB of features that no run uses: set EAGLE_CACHE to a "
+                "larger disk, take fewer conversations, or set train.features to replay"
             )
-        while others and needed > shutil.disk_usage(self.folder).free:
-            print(f"{others[0]}: removed to make room for features", file=sys.stderr)
-            shutil.rmtree(others.pop(0), ignore_errors=True)
 
     def _reserve(self) -> None:
         for name, (shape, dtype) in self.shapes.items():
@@ -260,30 +275,60 @@ class _Files:
         return self.folder / f"{name}.bin"
 
 
-def _locked(partial: Path) -> TextIO:
+def _locked(partial: Path) -> IO:
     """A new partial cache, whose lock this process keeps until it ends, however it ends."""
     while True:
         partial.mkdir(exist_ok=True)
         with suppress(FileNotFoundError):  # another run took it for abandoned before it was locked
-            lock = (partial / LOCK).open("w")
+            lock = (partial / LOCK).open("a+")
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(lock, fcntl.LOCK_EX)
             if (partial / LOCK).exists():
                 return lock
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Whether no process has locked a cache; then none can meanwhile."""
+    with ExitStack() as stack:
+        try:
+            # NFS gives an exclusive lock only on files opened to be written
+            lock = stack.enter_context((folder / LOCK).open("a+"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        except OSError:  # locked, another user's, or a file system without locks
+            alone = False
+        yield alone
+
+
+def _unused(folder: Path) -> list[tuple[Path, int]]:
+    """The caches that no process has locked and their bytes, the one unused for longest first."""
+    found = []
+    for path in folder.glob("[!.]*"):
+        with _alone(path) as alone:
+            if alone:
+                size = sum(file.stat().st_size for file in path.iterdir())
+                found.append((path.stat().st_mtime, path, size))
+    return [(path, size) for _, path, size in sorted(found)]
+
+
+def _remove(folder: Path) -> None:
+    """Remove a cache that no process has locked."""
+    with _alone(folder) as alone:
+        if alone:
+            shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # NFS keeps the folder of a file that is open
+        folder.rmdir()
+
+
 def _remove_abandoned(folder: Path) -> None:
     """Remove the partial caches of runs that were killed: no process has a lock on them."""
     for partial in folder.glob(".*.partial"):
-        try:
-            if not any(partial.iterdir()):
-                partial.rmdir()
-                continue
-            with (partial / LOCK).open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(partial, ignore_errors=True)
-        except OSError:  # a run is filling it, or is about to
-            continue
+        if (partial / LOCK).exists():
+            _remove(partial)
+        else:
+            with suppress(OSError):  # not empty, or removed just now
+                partial.rmdir()  # whoever is about to lock it makes it again
 
 
 def _run_verifier(

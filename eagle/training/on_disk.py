@@ -5,8 +5,9 @@ from pathlib import Path
 
 from eagle.files import sha256_of_file
 
-LOCK = "filling"
-"""The file in a cache that is being filled which the process that fills it has locked."""
+LOCK = "lock"
+"""The file in a cache that a process has locked: alone while it fills the cache, together with
+others while it reads it. What is locked is not removed."""
 
 
 def find_states(folder: Path) -> list[Path]:

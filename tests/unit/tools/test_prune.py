@@ -8,6 +8,7 @@ import pytest
 
 from eagle.errors import InputError
 from eagle.file_lock import file_lock
+from eagle.training.on_disk import LOCK
 from tools.prune import main
 
 
@@ -96,10 +97,18 @@ def test_a_run_in_progress_keeps_its_folder_and_every_cache(prune, capsys):
     assert "stopped is in progress" in capsys.readouterr().out
 
 
+def test_a_cache_that_is_read_stays(prune, capsys):
+    """By a run of another checkout's, or on another machine."""
+    with file_lock(Path("cache/old") / LOCK, wait=False):
+        prune("--yes")
+    assert {path.name for path in Path("cache").iterdir()} == {"old", "new"}
+    assert "old is in progress; it and all feature caches stay" in capsys.readouterr().out
+
+
 def test_a_cache_that_is_being_filled_stays(prune):
     filling = Path("cache/.abc.partial")
     filling.mkdir()
-    with file_lock(filling / "filling", wait=False):
+    with file_lock(filling / LOCK, wait=False):
         prune("--yes")
         assert filling.is_dir()
     prune("--yes")

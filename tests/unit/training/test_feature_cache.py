@@ -1,10 +1,16 @@
 """Features on disk are found again, checked, and removed when there is no room."""
 
+import ctypes
 import errno
 import fcntl
+import multiprocessing
 import os
 import shutil
+import signal
+import socket
 import subprocess
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkProcess as Process
 from pathlib import Path
 
 import pytest
@@ -14,6 +20,7 @@ from eagle.draft.vocabulary import full_vocabulary, part_of_vocabulary
 from eagle.errors import InputError
 from eagle.training import feature_cache
 from eagle.training.feature_cache import CachedFeatures, _Files
+from eagle.training.features import compute_features
 from eagle.training.on_disk import LOCK, cache_folder
 
 
@@ -72,6 +79,7 @@ def test_a_changed_file_is_computed_again_with_a_message(
 def test_the_caches_unused_for_longest_make_room(verifier, tokens, cache, monkeypatch):
     for name, age in (("oldest", 300), ("older", 200)):
         (cache / name).mkdir(parents=True)
+        (cache / name / LOCK).touch()
         with (cache / name / "features.bin").open("wb") as file:
             file.truncate(10**9)
         os.utime(cache / name, (0, 1e9 - age))
@@ -87,6 +95,84 @@ def test_the_caches_unused_for_longest_make_room(verifier, tokens, cache, monkey
     assert (cache / "older").exists()
 
 
+def test_what_another_run_reads_is_not_removed(verifier, tokens, cache, monkeypatch):
+    first = cached(tokens, verifier)
+    before = features_of(first, 0).clone()
+    real = shutil.disk_usage
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            feature_cache.shutil, "disk_usage", lambda path: real(path)._replace(free=10)
+        )
+        with pytest.raises(InputError, match=r"0\.0 GB of features that no run uses"):
+            cached(tokens, verifier, name="another verifier")
+    (features,) = cache.glob("*/features.bin")
+    features.with_name("manifest.json").write_text('{"seconds": 1}')
+    again = cached(tokens, verifier)  # the other is put aside
+    assert len(list(cache.glob(".*/features.bin"))) == 1
+    torch.testing.assert_close(features_of(first, 0), before)
+    torch.testing.assert_close(features_of(again, 0), before)
+    del first
+    cached(tokens, verifier, name="another verifier")
+    assert list(cache.glob(".*/features.bin")) == []
+
+
+def on_a_machine(host: str, tell: Connection, together, verifier, tokens, name: str) -> None:
+    """What a machine does in the next test: fill a cache, and say what it has, twice."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_user, new_uts = 0x10000000, 0x04000000  # a host's name of its own, also without root
+    assert libc.unshare(new_user | new_uts) == 0, os.strerror(ctypes.get_errno())
+    socket.sethostname(host)
+
+    def compute(*arguments):
+        if name == "stuck":
+            tell.send(socket.gethostname())
+            signal.pause()
+        together.wait(60)
+        return compute_features(*arguments)
+
+    feature_cache.compute_features = compute
+    mine = cached(tokens, verifier, name=name)
+    for _ in range(2):
+        tell.send((socket.gethostname(), features_of(mine, 0).sum().item()))
+        tell.recv()
+
+
+def test_machines_share_one_cache(verifier, tokens, cache):
+    """Two fill the same at the same time; a third one fills another and is killed."""
+    forked = multiprocessing.get_context("fork")
+    together = forked.Barrier(2)
+
+    def machine(host: str, name: str) -> tuple[Process, Connection]:
+        here, there = forked.Pipe()
+        process = forked.Process(
+            target=on_a_machine, args=(host, there, together, verifier, tokens, name), daemon=True
+        )
+        process.start()
+        return process, here
+
+    (a, from_a), (b, from_b) = machine("a", "shared"), machine("b", "shared")
+    c, from_c = machine("c", "stuck")
+    (host_a, found), (host_b, as_found) = from_a.recv(), from_b.recv()
+    assert (host_a, host_b, from_c.recv()) == ("a", "b", "c")
+    assert found == as_found
+    mine = cached(tokens, verifier, name="shared")
+    assert not mine.verifier_runs
+    assert features_of(mine, 0).sum().item() == found
+    (partial,) = cache.glob(".*.partial")
+    cached(tokens, verifier, name="another verifier")
+    assert partial.exists()
+    c.kill()
+    c.join()
+    cached(tokens, verifier, name="a third verifier")
+    assert not partial.exists()
+    for process, connection, host in ((a, from_a, "a"), (b, from_b, "b")):
+        connection.send("once more")
+        assert connection.recv() == (host, found)
+        connection.send("end")
+        process.join()
+        assert process.exitcode == 0
+
+
 def test_a_killed_runs_partial_cache_is_removed_and_a_running_ones_is_not(verifier, tokens, cache):
     (cache / ".killed before it was locked.partial").mkdir()
     for name in (".killed.partial", ".filling.partial"):
@@ -98,7 +184,6 @@ def test_a_killed_runs_partial_cache_is_removed_and_a_running_ones_is_not(verifi
     assert [path.name for path in cache.glob(".*")] == [".filling.partial"]
     folders = list(cache.glob("[!.]*"))
     assert len(folders) == 2
-    assert not any((folder / LOCK).exists() for folder in folders)
     assert len(kept.features) == len(tokens.token_ids)
 
 
