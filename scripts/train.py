@@ -109,7 +109,8 @@ def torchrun(processes: int, flags: list[str]) -> None:
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     command = [
         sys.executable, "-m", "eagle.lifetime", str(os.getpid()),
-        "torch.distributed.run", "--standalone", "--nnodes=1",
+        # the machine's own name may lead nowhere, as in some containers
+        "torch.distributed.run", "--standalone", "--nnodes=1", "--local-addr=127.0.0.1",
         f"--nproc_per_node={processes}", f"--shutdown-timeout={LONGEST_UPDATE}",
         "--signals-to-handle=SIGTERM", str(PROGRAM), *flags,
     ]  # fmt: skip
