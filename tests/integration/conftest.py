@@ -102,17 +102,8 @@ def make_miniature(folder: Path) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     (folder / "dvc.lock").unlink(missing_ok=True)
-    verifier = make_verifier(folder.parent / "verifier")
-    (folder / "resources/conversations").mkdir()
-    conversations = json.dumps(make_conversations(30))
-    (folder / "resources/conversations/tiny.json").write_text(conversations)
-    (folder / "resources/chat_templates/tiny.jinja").write_text(MARKED)
-    questions = [
-        {"question_id": 1, "category": "birds", "turns": ["why fly", "how"]},
-        {"question_id": 2, "category": "cats", "turns": ["what is a mat"]},
-    ]
-    bench = "".join(json.dumps(question) + "\n" for question in questions)
-    (folder / "resources/bench/tiny.jsonl").write_text(bench)
+    verifier = folder.parent / "verifier"
+    write_tiny_data(folder / "resources", verifier)
     params = yaml.safe_load((folder / "params.yaml").read_text())
     for section, values in (
         TINY_PARAMS | {"verifier": {"source": f"path:{verifier}", "revision": None}}
@@ -127,6 +118,22 @@ def make_miniature(folder: Path) -> None:
         ["git", "commit", "--quiet", "--message", "miniature"],
     ):
         subprocess.run(command, cwd=folder, check=True)
+
+
+def write_tiny_data(resources: Path, verifier: Path) -> None:
+    """The verifier, and what TINY_PARAMS names below resources/."""
+    make_verifier(verifier)
+    for name in ("conversations", "chat_templates", "bench"):
+        (resources / name).mkdir(exist_ok=True)
+    conversations = json.dumps(make_conversations(30))
+    (resources / "conversations/tiny.json").write_text(conversations)
+    (resources / "chat_templates/tiny.jinja").write_text(MARKED)
+    questions = [
+        {"question_id": 1, "category": "birds", "turns": ["why fly", "how"]},
+        {"question_id": 2, "category": "cats", "turns": ["what is a mat"]},
+    ]
+    bench = "".join(json.dumps(question) + "\n" for question in questions)
+    (resources / "bench/tiny.jsonl").write_text(bench)
 
 
 @pytest.fixture

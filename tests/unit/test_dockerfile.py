@@ -1,10 +1,14 @@
-"""The GPU image: its Dockerfile copies what exists and installs exact pins."""
+"""The image: its Dockerfile copies what exists, installs exact pins and needs no compiler."""
 
 import re
+from importlib.metadata import metadata
+
+from packaging.specifiers import SpecifierSet
 
 from tests.conftest import ROOT
 
 DOCKERFILE = ROOT / "docker" / "Dockerfile"
+PAGE = (ROOT / "docs" / "docker.md").read_text(encoding="utf-8")
 EXACT_PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.]+)")  # no local version, URL, path, extra
 
 
@@ -14,6 +18,24 @@ def copied_by_name() -> list[str]:
     copies = [line.split()[1:] for line in instructions if line.startswith("COPY ")]
     from_context = [words for words in copies if not any(w.startswith("--from=") for w in words)]
     return [w for words in from_context for w in words[:-1] if not w.startswith("--")]
+
+
+def stages() -> dict[str, str]:
+    """Instructions of every stage, in order, with the ARGs of the head at their defaults."""
+    text = DOCKERFILE.read_text().replace("\\\n", " ")
+    head = text[: text.index("\nFROM ")]
+    for name, value in re.findall(r"^ARG (\w+)=(\S+)$", head, re.MULTILINE):
+        text = text.replace("${" + name + "}", value)
+    parts = re.split(r"^(?=FROM )", text, flags=re.MULTILINE)[1:]
+    return {part.split()[3]: part for part in parts}
+
+
+def takes_part(target: str) -> set[str]:
+    """The stages that a target is built from, itself among them."""
+    instructions = stages()[target]
+    named = re.findall(r"^FROM (\S+)|--from=(\S+)|[,=]from=([^,\s]+)", instructions, re.MULTILINE)
+    before = {name for names in named for name in names if name in stages()}
+    return {target}.union(*(takes_part(name) for name in before))
 
 
 def pins(name: str) -> dict[str, str]:
@@ -32,8 +54,31 @@ def test_every_file_copied_by_name_exists():
     assert [name for name in names if not (ROOT / name).exists()] == []
 
 
+def test_no_image_needs_a_compiler_but_for_flash_attn():
+    (*_, default) = stages()
+    assert default == "gpu"  # what `docker build` makes without --target, as in the tutorial
+    for target in ("cpu", default):
+        text = "".join(stages()[name] for name in takes_part(target))
+        assert "make environment" in text
+        assert "nvidia/cuda" not in text
+        assert "build-essential" not in text
+    assert "flash-attn" in takes_part("gpu-with-flash-attn")
+    assert "torch-gpu" not in takes_part("cpu")
+
+
+def test_snakemake_runs_in_the_image_that_the_page_tells_to_build():
+    (image,) = re.findall(r'^container: "(.+?)"', (ROOT / "workflow/Snakefile").read_text(), re.M)
+    assert f"apptainer build {image} docker-daemon:eagle:latest" in PAGE
+    assert "docker build --tag eagle -f docker/Dockerfile ." in PAGE
+
+
 def test_every_line_of_the_lock_is_an_exact_pin():
     assert "torch" in pins("requirements.lock")
+
+
+def test_every_pinned_package_takes_the_oldest_python():
+    takes = {name: metadata(name)["Requires-Python"] for name in pins("requirements.lock")}
+    assert {name: t for name, t in takes.items() if t and "3.11.0" not in SpecifierSet(t)} == {}
 
 
 def test_flash_attn_is_pinned_outside_the_lock():
