@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from eagle.decoding.speculative import Decoders, Generation
+from eagle.decoding.speculative import Decoders, Generation, Launch
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.evaluation.forecast import forecast_on
 from eagle.evaluation.intervals import interval_over_prompts
@@ -68,15 +68,16 @@ def main() -> None:
     tokens = arguments.tokens
     prompts = read_prompts(arguments.questions)
     held_out = TokenSet.load(Path("resources/tokens/validation.safetensors"))
-    graphs = device.type == "cuda"
-    best = forecast_on(held_out, verifier, draft, vocabulary, chains=False, graphs=graphs)[0]
+    on_gpu = device.type == "cuda"
+    launch = Launch(graphs=on_gpu, compiled=on_gpu)
+    best = forecast_on(held_out, verifier, draft, vocabulary, chains=False, launch=launch)[0]
     shapes = SHAPES | {AUTO: best.shape}
-    ours = Decoders(verifier, draft, vocabulary, graphs=graphs)
+    ours = Decoders(verifier, draft, vocabulary, launch=launch)
     for shape in shapes.values():  # before the weights in their ordinary layout are loaded
         ours.speculate(max(prompts, key=len), tokens, shape)
     peak = peak_memory_mb(device)
     as_loaded = Verifier.load(VERIFIER, torch.bfloat16, device)
-    plain = Decoders(as_loaded, graphs=graphs)
+    plain = Decoders(as_loaded, launch=launch)
     decoders: dict[str, Callable[[list[int]], Generation]] = {
         "transformers.generate": lambda prompt: generate(as_loaded, prompt, tokens),
         "vanilla, plain weights": lambda prompt: plain.vanilla(prompt, tokens),

@@ -552,6 +552,11 @@ class Evaluate(Section):
     """auto: on a GPU each kind of decoding step is captured as a CUDA graph before the clock
     starts, where the verifier's code allows it; off (which YAML reads as false): its kernels are
     launched one by one, which is slower and gives the same texts."""
+    compile: Literal["auto", "off", False]
+    """auto: on a GPU the verifier's layers are compiled for each kind of decoding step before the
+    clock starts, some seconds for each: what stands between their products is fewer kernels then,
+    with the same rounding. It needs triton and a C compiler. Where it cannot be done, one line says
+    why, and the layers run as they are; off (false): they run as they are."""
     dtype: Dtype
     """Precision for speed, acceptance length and agreement; acceptance rates and losslessness:
     float32."""

@@ -41,7 +41,7 @@ def measure_lossless(scale: Scale, report: Report) -> None:
         model = copy.deepcopy(verifier.model).double()
         return Verifier(model, verifier.stop_token_ids, verifier.key_value_shapes)
 
-    decoders = Decoders(verifier, draft, graphs=True)
+    decoders = Decoders(verifier, draft, launch=scale.launch)
     for name, shape in SHAPES.items():
         if shape is None:
             generations = [decoders.vanilla(prompt, count) for prompt in prompts]
@@ -58,7 +58,8 @@ def measure_lossless(scale: Scale, report: Report) -> None:
                     "texts": len(compared),
                     "ties": [asdict(text) for text in compared if not text.identical],
                     "tau": tau,
-                    "captured": decoders.fixed,
+                    "captured": decoders.capturing,
+                    "compiled": decoders.compiled is not None,
                 }
             }
         )

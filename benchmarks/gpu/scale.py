@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
+from eagle.decoding.speculative import Launch
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -34,6 +36,8 @@ class Scale:
     """Tokens before those whose decoding is timed."""
     decoded: int
     """Tokens of a text whose decoding is timed."""
+    launch: Launch
+    """How `evaluate` runs steps by default."""
 
     @property
     def toy(self) -> bool:
@@ -57,10 +61,12 @@ TINY = {
 GPU = Scale(
     torch.device("cuda"), LLAMA2_7B, SMALL, product=8192, copied=2**30, longest=2048, batch=8,
     buffer=64, curve=100, saved_before=40, saved_during=300, killed=200,
-    prompt=256, decoded=48,
+    prompt=256, decoded=48, launch=Launch(graphs=True, compiled=True),
 )  # fmt: skip
 TOY = Scale(
     torch.device("cpu"), TINY, TINY, product=64, copied=2**16, longest=32, batch=2,
     buffer=4, curve=4, saved_before=6, saved_during=40, killed=12,
     prompt=8, decoded=8,
+    # to make kernels for a CPU takes half a minute a shape
+    launch=Launch(graphs=True, compiled=True, how={"backend": "eager"}),
 )  # fmt: skip

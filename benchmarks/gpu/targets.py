@@ -37,13 +37,13 @@ def _rate(parts: dict, way: str) -> float:
 
 
 def _over_vanilla(shape: str) -> Callable[[dict], float]:
-    return lambda parts: parts["decoding"]["with graphs"][shape]["over_a_vanilla_step"]
+    return lambda parts: parts["decoding"]["compiled"][shape]["over_a_vanilla_step"]
 
 
 def _vanilla_share(parts: dict) -> float:
     decoding = parts["decoding"]
     limit = decoding["weights_gb"] / 1000 / parts["ceilings"]["copy_tb_per_second"]
-    return limit / decoding["with graphs"]["vanilla"]["step_seconds"]
+    return limit / decoding["compiled"]["vanilla"]["step_seconds"]
 
 
 TREE = "mc_sim_7b_63"

@@ -11,7 +11,7 @@ from benchmarks.gpu.models import random_documents, random_draft, random_verifie
 from benchmarks.gpu.part import Report
 from benchmarks.gpu.scale import Scale
 from benchmarks.gpu.training import trainer_of
-from eagle.decoding.speculative import Decoders, Generation
+from eagle.decoding.speculative import Decoders, Generation, Launch
 from eagle.decoding.tree import Tree
 
 WARM, COUNTED = 3, 4
@@ -38,7 +38,7 @@ def measure_waits(scale: Scale, report: Report) -> None:
     draft = random_draft(verifier).cast(torch.bfloat16)
     prompt = torch.arange(3, 3 + scale.prompt).tolist()
     tree = Tree.named("mc_sim_7b_63")
-    decoders = Decoders(verifier, draft, graphs=True)
+    decoders = Decoders(verifier, draft, launch=Launch(graphs=True))
     report(vanilla=waits_a_step(scale, lambda count: decoders.vanilla(prompt, count)))
     report(mc_sim_7b_63=waits_a_step(scale, lambda count: decoders.speculate(prompt, count, tree)))
 

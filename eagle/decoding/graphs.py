@@ -27,6 +27,8 @@ class Graphs:
     ) -> Output:
         """Capture a step. Returns what each `replay` writes anew, in the same place.
 
+        It has been replayed once, so that other steps can be captured that read it.
+
         Args:
             reset: makes room for one step, before each run.
             step: reads and writes tensors that stay where they are. It also runs before it is
@@ -53,6 +55,8 @@ class Graphs:
             output = step()
         self.pool = graph.pool()
         self.captured[key] = graph, output
+        reset()
+        graph.replay()  # a capture computes nothing
         return output
 
     def replay(self, key: Hashable) -> object:

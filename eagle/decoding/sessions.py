@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from eagle.decoding.compiled_layers import CompiledLayers
 from eagle.decoding.kv_cache import Extent, KeyValueCache, attention_mask
 from eagle.decoding.sampler import Sampler, draw_distinct, most_likely
 from eagle.decoding.tree import DynamicTree, Tree, TreeTensors, tree_tensors
-from eagle.draft.draft import Draft
+from eagle.draft.draft import Draft, attend_masked
 from eagle.draft.onednn_weights import linear
 from eagle.draft.vocabulary import Vocabulary
 from eagle.errors import InputError
@@ -28,10 +28,11 @@ class VerifierSession:
 
     Args:
         capacity: tokens that the cache has room for, rows of a tree included.
+        compiled: the verifier's layers for steps of a fixed extent; None: as they are.
     """
 
-    def __init__(self, verifier: Verifier, capacity: int):
-        self.verifier = verifier
+    def __init__(self, verifier: Verifier, capacity: int, compiled: CompiledLayers | None = None):
+        self.verifier, self.compiled = verifier, compiled
         head = verifier.head
         self.cache = KeyValueCache(verifier.key_value_shapes, capacity, head.dtype, head.device)
         self.finite = torch.ones((), dtype=torch.bool, device=head.device)
@@ -64,6 +65,9 @@ class VerifierSession:
         mask = None
         if extent.fixed or new > 1 or self.masked:
             mask = self._masks(tree, positions, read)
+        if extent.fixed and self.compiled is not None:
+            with self.compiled.in_use(self.cache):
+                return self._forward(tokens, positions, mask)
         return self._forward(tokens, positions, mask)
 
     def _forward(
@@ -353,9 +357,6 @@ class DraftSession:
             mask = attention_mask(seen, length, read)[None, None]
 
         def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            key, value = self.cache.update(key, value, 0)
-            return functional.scaled_dot_product_attention(
-                query, key, value, attn_mask=mask, enable_gqa=True
-            )
+            return attend_masked(query, *self.cache.update(key, value, 0), mask)
 
         return self.draft(features, self.verifier.embedding[tokens], positions, attend)

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 
+from eagle.decoding.compiled_layers import INDUCTOR, CompiledLayers
 from eagle.decoding.graphs import Graphs
 from eagle.decoding.kv_cache import Extent, capacity_for
 from eagle.decoding.sampler import GREEDY, Sampler
@@ -25,6 +26,25 @@ from eagle.verifier.configuration import context_of
 from eagle.verifier.verifier import Verifier
 
 Output = TypeVar("Output")
+
+
+class Launch(NamedTuple):
+    """How the kernels of a step come to a GPU. Either way every step of a kind has one shape."""
+
+    graphs: bool = False
+    """All at once: each kind of step is captured as a CUDA graph before the first text that needs
+    it."""
+    compiled: bool = False
+    """Fewer of them: the verifier's layers are compiled, likewise before the first text."""
+    how: dict = INDUCTOR
+    """As of `CompiledLayers`."""
+
+
+ONE_BY_ONE = Launch()
+
+
+class _NotCompiled(Exception):
+    """Why the verifier's layers cannot be compiled."""
 
 
 @dataclass
@@ -56,8 +76,7 @@ class Decoders:
             all tokens, so a smaller vocabulary can only cost acceptance, and it spares most of the
             product with the head (FR-Spec, arXiv 2502.14856).
         sampler: of verifier and draft alike.
-        graphs: capture each kind of step as a CUDA graph before the first text that needs it. Where
-            that cannot be done, one line says so, and the steps run one kernel at a time.
+        launch: what cannot be done of it is said in one line, and left out.
     """
 
     def __init__(
@@ -66,15 +85,20 @@ class Decoders:
         draft: Draft | None = None,
         vocabulary: Vocabulary | None = None,
         sampler: Sampler = GREEDY,
-        graphs: bool = False,
+        launch: Launch = ONE_BY_ONE,
     ):
         self.verifier, self.draft, self.sampler = verifier, draft, sampler
         self.device = verifier.head.device
         self.vocabulary = vocabulary or full_vocabulary(verifier.head)
-        self.fixed = graphs
+        self.capturing = launch.graphs
+        self.compiled = CompiledLayers(verifier, launch.how) if launch.compiled else None
+        self._allocate(0)
+
+    @property
+    def fixed(self) -> bool:
         """Whether every step of a kind has the same shapes. If not, a step is spared what the host
         knows to stand for nothing."""
-        self._allocate(0)
+        return self.capturing or self.compiled is not None
 
     @torch.inference_mode()
     def vanilla(self, prompt: list[int], maximum_new_tokens: int) -> Generation:
@@ -88,7 +112,7 @@ class Decoders:
         longest = len(prompt) + maximum_new_tokens
         _check_context(self.verifier, prompt, maximum_new_tokens)
         self._make_room(longest)
-        self._capture_vanilla(len(prompt), longest)
+        self._prepare_vanilla(len(prompt), longest)
         clock = _Clock(self.device)
         features = self.session.begin(torch.tensor(prompt, device=self.device))
         text = self.one_token.begin(features).tolist()
@@ -128,7 +152,7 @@ class Decoders:
         rows = max(shape.size, DraftSession.rows(shape))
         self._make_room(longest + rows)
         step = self._step(shape)
-        self._capture_speculative(shape, len(prompt) + rows, longest + rows)
+        self._prepare_speculative(shape, len(prompt) + rows, longest + rows)
         clock = _Clock(self.device)
         drafting = _Stopwatch(self.device)
         ids = torch.tensor(prompt, device=self.device)
@@ -180,12 +204,17 @@ class Decoders:
     def _allocate(self, capacity: int) -> None:
         """Replace buffers, and whatever was made for the old ones."""
         self.session = self.draft_cache = None  # frees the old ones first
-        self.session = VerifierSession(self.verifier, capacity)
+        self.session = VerifierSession(self.verifier, capacity, self.compiled)
         if self.draft is not None:
             self.draft_cache = DraftSession.new_cache(self.draft, self.verifier.head, capacity)
         self.one_token = VanillaStep(self.session, self.sampler)
         self.steps: dict[Tree | DynamicTree, SpeculativeStep] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """Have all steps prepared anew."""
         self.graphs = Graphs(self.device)
+        self.prepared: dict[tuple, object] = {}
 
     def _step(self, shape: Tree | DynamicTree) -> SpeculativeStep:
         if shape not in self.steps:
@@ -199,50 +228,68 @@ class Decoders:
         """Run a step, by its graph if there is one."""
         return self.graphs.replay(key) if key in self.graphs.captured else step()
 
-    def _capture_vanilla(self, fewest: int, most: int) -> None:
-        def capture(extent: Extent) -> None:
-            self._capture(("vanilla", extent.fixed), partial(self.one_token.run, extent))
+    def _prepare_vanilla(self, fewest: int, most: int) -> None:
+        def prepare(extent: Extent) -> None:
+            self._prepare(("vanilla", extent.fixed), partial(self.one_token.run, extent))
 
-        self._capture_all(capture, fewest, most)
+        self._prepare_all(prepare, fewest, most)
 
-    def _capture_speculative(self, shape: Tree | DynamicTree, fewest: int, most: int) -> None:
+    def _prepare_speculative(self, shape: Tree | DynamicTree, fewest: int, most: int) -> None:
         step = self.steps[shape]
 
-        def capture(extent: Extent) -> None:
+        def prepare(extent: Extent) -> None:
             draft = partial(step.draft, shape.depth + 1, extent)
-            proposal = self._capture(("draft", shape, extent.fixed), draft)
+            proposal = self._prepare(("draft", shape, extent.fixed), draft)
             verify = partial(step.verify, proposal, extent)
-            self._capture(("verify", shape, extent.fixed), verify)
+            self._prepare(("verify", shape, extent.fixed), verify)
 
-        self._capture_all(capture, fewest, most)
+        self._prepare_all(prepare, fewest, most)
 
-    def _capture_all(self, capture: Callable[[Extent], None], fewest: int, most: int) -> None:
-        """Capture steps that need from `fewest` to `most` rows, for all extents that occur."""
-        rows = capacity_for(fewest, doubling=True)
-        try:
-            while self.fixed and rows <= capacity_for(most, doubling=True):
-                capture(Extent(0, rows))
-                rows *= 2
-        except RuntimeError as error:
-            self.fixed = False
-            self.graphs = Graphs(self.device)
+    def _prepare_all(self, prepare: Callable[[Extent], None], fewest: int, most: int) -> None:
+        """Prepare steps that need from `fewest` to `most` rows, for all extents that occur."""
+        smallest, largest = (capacity_for(rows, doubling=True) for rows in (fewest, most))
+        while self.fixed:
+            rows = smallest
+            try:
+                while rows <= largest:
+                    prepare(Extent(0, rows))
+                    rows *= 2
+                return
+            except _NotCompiled as error:
+                self.compiled = self.session.compiled = None
+                lacking = f"be compiled ({error}); its layers run as they are"
+            except RuntimeError as error:
+                self.capturing = False
+                lacking = (
+                    f"be captured as CUDA graphs ({one_line(error)}); its kernels are launched one "
+                    "by one"
+                )
+            self._forget()
             kind = self.verifier.config.model_type
             print(
-                f"decoding: {kind} cannot be captured as CUDA graphs ({one_line(error)}); its "
-                "kernels are launched one by one, which is slower and gives the same texts",
+                f"decoding: {kind} cannot {lacking}, which is slower and gives the same texts",
                 flush=True,
             )
+
+    def _prepare(self, key: tuple, step: Callable[[], Output]) -> Output:
+        """Compile and capture a step once, in empty caches. Returns what it writes."""
+        if key not in self.prepared:
+            self._clear()
+            try:
+                output = step()
+            except Exception as error:  # of Python, of a compiler, or of the model's own code
+                if self.compiled is None:
+                    raise
+                raise _NotCompiled(one_line(error)) from None
+            if self.capturing:
+                output = self.graphs.capture(key, self._clear, step)
+            self.prepared[key] = output
+        return self.prepared[key]
 
     def _clear(self) -> None:
         self.session.cache.clear()
         if self.draft_cache is not None:
             self.draft_cache.clear()
-
-    def _capture(self, key: tuple, step: Callable[[], Output]) -> Output:
-        """Capture a step once, in empty caches. Returns what its replays write."""
-        if key not in self.graphs.captured:
-            self.graphs.capture(key, self._clear, step)
-        return self.graphs.captured[key][1]
 
 
 def vanilla(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import LlamaConfig, PretrainedConfig
 from transformers.models.llama.modeling_llama import (
     LlamaMLP,
@@ -254,6 +255,22 @@ def attend_within_documents(
         return KERNELS[backend](*states, edges, longest).transpose(0, 1)[None]
 
     return attend
+
+
+def attend_masked(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of queries [B, A, T, D] to keys and values [B, G, K, D]: [B, A, T, D].
+
+    Args:
+        mask: which keys a query sees, bool, [T, K] or with leading dimensions; None: all.
+    """
+    groups = query.shape[1] // key.shape[1]
+    # On a GPU torch has a fused kernel for grouped heads, and one for masks, and none for both.
+    repeats = groups > 1 and mask is not None and query.is_cuda
+    if repeats:
+        key, value = (states.repeat_interleave(groups, dim=1) for states in (key, value))
+    return functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, enable_gqa=not repeats
+    )
 
 
 def _eager(query: Tensor, key: Tensor, value: Tensor, lengths: list[int]) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eagle.draft.draft import attend_within_documents
+from eagle.draft.draft import attend_masked, attend_within_documents
 
 # Lengths of documents are filled up to a multiple of this, so that a GPU gets few shapes, documents
 # of one shape share a call, and its kernels find masks in the alignment that they need. A CPU gains
@@ -79,9 +79,7 @@ class RolloutAttention:
         self.values.append(value)
         if len(self.keys) == 1:
             return self.first(query, key, value)
-        step, repeated = len(self.keys) - 1, 1
-        if query.is_cuda:  # with grouped heads AND a mask, torch has no fused kernel there
-            repeated = query.shape[1] // key.shape[1]
+        step = len(self.keys) - 1
         attended: dict[int, Tensor] = {}
         for size, documents in self.buckets.items():
             queries = self._rows(query, documents, size)
@@ -89,13 +87,8 @@ class RolloutAttention:
                 torch.cat([self._rows(states, documents, size) for states in steps], dim=2)
                 for steps in (self.keys, self.values)
             )  # [B, G, (step + 1) size, D]
-            found = functional.scaled_dot_product_attention(
-                queries,
-                keys.repeat_interleave(repeated, dim=1) if repeated > 1 else keys,
-                values.repeat_interleave(repeated, dim=1) if repeated > 1 else values,
-                attn_mask=_rollout_mask(size, step, query.device),
-                enable_gqa=repeated == 1,
-            )
+            mask = _rollout_mask(size, step, query.device)
+            found = attend_masked(queries, keys, values, mask)
             for row, document in enumerate(documents):
                 attended[document] = found[row, :, : self.lengths[document]]
         return torch.cat([attended[d] for d in range(len(self.lengths))], dim=1)[None]

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 from eagle.config import Evaluate
+from eagle.decoding.speculative import Launch
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.errors import InputError
 from eagle.evaluation.forecast import Forecast, forecast_on
@@ -57,17 +58,17 @@ def stated_decoder(settings: Evaluate) -> Decoder | None:
     return Decoder(settings.decoder, shape, [])
 
 
-def choose_decoder(kind: str, models: Models, held_out: TokenSet, graphs: bool) -> Decoder:
+def choose_decoder(kind: str, models: Models, held_out: TokenSet, launch: Launch) -> Decoder:
     """The fastest chain or static tree, by a forecast on replies to held-out conversations.
 
     Args:
-        graphs: as of `Decoders`.
+        launch: as of `Decoders`.
 
     Raises:
         InputError: the replies are too short for a forecast, or every shape of that kind was timed
             as cheaper than a vanilla step.
     """
-    forecasts = forecast_on(held_out, *models, kind == "chain", graphs)
+    forecasts = forecast_on(held_out, *models, kind == "chain", launch)
     chosen = fastest_sound(forecasts, chains=kind == "chain")
     if chosen is None:
         raise InputError(

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from eagle.checksums import checked
 from eagle.config import Evaluate
 from eagle.decoding.sampler import GREEDY, Sampler, Sampling
-from eagle.decoding.speculative import Decoders, Generation
+from eagle.decoding.speculative import Decoders, Generation, Launch
 from eagle.decoding.tree import Tree
 from eagle.draft.checkpoint import draft_files
 from eagle.errors import InputError
@@ -61,7 +61,11 @@ def evaluate(
     questions = select_questions(settings.bench, settings.questions)
     decoder = stated_decoder(settings)
     sampler = _sampler(settings)
-    graphs = settings.cuda_graphs == "auto" and device.type == "cuda"
+    on_gpu = device.type == "cuda"
+    launch = Launch(
+        graphs=on_gpu and settings.cuda_graphs == "auto",
+        compiled=on_gpu and settings.compile == "auto",
+    )
     load = partial(
         load_models, verifier_folder, draft_folder,
         device=device, trained_on=trained_on, draft_vocabulary=settings.draft_vocabulary,
@@ -73,11 +77,11 @@ def evaluate(
     total = work.of_all(settings, turns, len(held_out.token_ids), decoder is None)
     with Progress("evaluate", total, "steps", progress_seconds) as progress:
         if decoder is None:
-            decoder = choose_decoder(settings.decoder, models, held_out, graphs)
+            decoder = choose_decoder(settings.decoder, models, held_out, launch)
             progress.advance(work.CHOICE, note="choice of a decoder")
         race = race_decoders(
             questions,
-            Decoders(*models, sampler, graphs),
+            Decoders(*models, sampler, launch),
             decoder.shape,
             template,
             tokenizer,
@@ -97,7 +101,7 @@ def evaluate(
         agreement = top1_agreement(held_out, models, progress)
         del models  # makes room for the models in float32
         exact = load(torch.float32)
-        greedy, chains = _decode_chains(settings, exact, race, sampler, graphs, progress)
+        greedy, chains = _decode_chains(settings, exact, race, sampler, launch, progress)
         proof = prove_lossless(settings, verifier_folder, exact.verifier, greedy, race, rounding)
         progress.advance(work.of_proof(settings, len(greedy)), note="losslessness")
     _check_drafted(settings, race.speculative)
@@ -117,7 +121,7 @@ def _decode_chains(
     models: Models,
     race: Race,
     sampler: Sampler,
-    graphs: bool,
+    launch: Launch,
     progress: Progress,
 ) -> tuple[list[Generation], list[Generation]]:
     """Generations by chains, greedy ones and ones by the sampler; at temperature 0 the same ones.
@@ -129,7 +133,7 @@ def _decode_chains(
     def decode(prompt: Prompt, decoders: Decoders) -> Generation:
         return decoders.speculate(prompt.token_ids, settings.lossless_tokens, shape)
 
-    most_likely = Decoders(*models, GREEDY, graphs)
+    most_likely = Decoders(*models, GREEDY, launch)
     prompts = race.prompts[: settings.lossless_prompts]
     greedy = []
     for prompt in prompts:
@@ -137,7 +141,7 @@ def _decode_chains(
         progress.advance(work.of_chain(settings), note="losslessness")
     if settings.temperature == 0:
         return greedy, greedy
-    drawn = Decoders(*models, sampler, graphs)
+    drawn = Decoders(*models, sampler, launch)
     return greedy, [decode(prompt, drawn) for prompt in prompts]
 
 

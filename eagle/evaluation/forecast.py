@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from eagle.decoding.speculative import Decoders
+from eagle.decoding.speculative import Decoders, Launch
 from eagle.decoding.tree import NAMED, Ranks, Tree
 from eagle.draft.draft import Draft
 from eagle.draft.onednn_weights import linear
@@ -71,7 +71,7 @@ def forecast_on(
     draft: Draft,
     vocabulary: Vocabulary,
     chains: bool,
-    graphs: bool,
+    launch: Launch,
 ) -> list[Forecast]:
     """`forecast` on the verifier's greedy replies to the first prompts of held-out conversations.
 
@@ -80,7 +80,7 @@ def forecast_on(
     prompts = held_out_prompts(held_out)
     texts = reference_texts(verifier, prompts, TEXT_TOKENS)
     named = {name: Tree.named(name) for name in NAMED}
-    return forecast(verifier, draft, vocabulary, prompts, texts, named, chains, graphs)
+    return forecast(verifier, draft, vocabulary, prompts, texts, named, chains, launch)
 
 
 def held_out_prompts(held_out: TokenSet) -> list[list[int]]:
@@ -101,14 +101,14 @@ def forecast(
     texts: list[list[int]],
     named: dict[str, Tree],
     chains: bool,
-    graphs: bool,
+    launch: Launch,
 ) -> list[Forecast]:
     """Forecast chains of one to DEPTH tokens, trees grown for these texts, and the named trees.
 
     Args:
         texts: the verifier's greedy continuations of the prompts.
         chains: whether the decoder to choose is a chain; otherwise it is a tree.
-        graphs: as of `Decoders`; what a step costs depends on it.
+        launch: as of `Decoders`; what a step costs depends on it.
 
     Returns:
         The fastest shape of that kind, the other finalists, then the shapes that were timed in the
@@ -129,7 +129,7 @@ def forecast(
         )
     prompt = sorted(prompts, key=len)[len(prompts) // 2]
     never_stops = Verifier(verifier.model, [], verifier.key_value_shapes)
-    decoders = Decoders(never_stops, draft, vocabulary, graphs=graphs)
+    decoders = Decoders(never_stops, draft, vocabulary, launch=launch)
 
     def timed(shapes: list[Tree], rounds: int) -> list[StepCost]:
         return step_costs(decoders, prompt, shapes, rounds)

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_leaves
 from eagle.decoding.kv_cache import Extent
 from eagle.decoding.sampler import GREEDY, Sampler, Sampling
 from eagle.decoding.sessions import DraftSession, VerifierSession
-from eagle.decoding.speculative import Decoders, vanilla
+from eagle.decoding.speculative import Decoders, Launch, vanilla
 from eagle.decoding.steps import SpeculativeStep, VanillaStep
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.draft.draft import Draft, draft_config
@@ -25,6 +25,12 @@ SHAPES = {
     "dynamic tree": DynamicTree(tokens=12, depth=3, top_k=3),
 }
 SAMPLERS = {"greedy": GREEDY, "sampled": Sampler(Sampling(0.7, top_p=0.9, top_k=40))}
+
+
+class FixedDecoders(Decoders):
+    """What is captured on a GPU, one kernel at a time."""
+
+    fixed = True
 
 
 class OnMetaAlone(TorchDispatchMode):
@@ -93,10 +99,9 @@ def places(tensors) -> list[tuple]:
 def test_over_a_hundred_steps_nothing_moves(verifier, echo, shape, sampling):
     """And with a fixed extent the texts are those of the steps that read only what there is."""
     reference, decoders = (
-        Decoders(verifier, echo, None, Sampler(sampling, torch.Generator().manual_seed(0)))
-        for _ in range(2)
+        kind(verifier, echo, None, Sampler(sampling, torch.Generator().manual_seed(0)))
+        for kind in (Decoders, FixedDecoders)
     )
-    decoders.fixed = True
     seen = {"draft": [], "verify": [], "vanilla": []}
     run = decoders._run
 
@@ -116,7 +121,7 @@ def test_over_a_hundred_steps_nothing_moves(verifier, echo, shape, sampling):
         return output
 
     decoders._run = watched
-    for number in range(8):
+    for number in range(6):
         prompt = [5 + number, 9, 30, 41]
         expected, fixed = (
             [one.speculate(prompt, 60, shape), one.vanilla(prompt, 60)]
@@ -132,7 +137,7 @@ def test_over_a_hundred_steps_nothing_moves(verifier, echo, shape, sampling):
 
 def test_where_nothing_can_be_captured_one_line_says_so(verifier, echo, capsys):
     """Asked for graphs on a CPU, which has none."""
-    decoders = Decoders(verifier, echo, graphs=True)
+    decoders = Decoders(verifier, echo, launch=Launch(graphs=True))
     for number in range(2):
         prompt = [5, 9, 30 + number]
         expected = vanilla(verifier, prompt, 12).token_ids
@@ -143,14 +148,18 @@ def test_where_nothing_can_be_captured_one_line_says_so(verifier, echo, capsys):
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_captured_steps_write_the_texts_of_uncaptured_ones(tiny_verifier, shape):
+def test_captured_steps_write_the_texts_of_uncaptured_ones(tiny_verifier, shape, compiled):
     """In float32 with TF32 off, across the edge of an extent, and again in kept buffers."""
     torch.backends.cuda.matmul.allow_tf32 = False
     verifier = Verifier.load(tiny_verifier, torch.float32, torch.device("cuda"))
     verifier.stop_token_ids = []
     draft = Draft(draft_config(None, verifier.config)).cuda()
-    eager, captured = (Decoders(verifier, draft, graphs=graphs) for graphs in (False, True))
+    eager, captured = (
+        Decoders(verifier, draft, launch=launch)
+        for launch in (Launch(), Launch(graphs=True, compiled=compiled))
+    )
     for prompt in ([5] * 180, [7, 8, 9]):
         expected = eager.vanilla(prompt, 60).token_ids
         for _ in range(2):
@@ -158,5 +167,6 @@ def test_captured_steps_write_the_texts_of_uncaptured_ones(tiny_verifier, shape)
             generation = captured.speculate(prompt, 60, shape)
             assert generation.token_ids == expected
             assert 0 < generation.draft_seconds < generation.decode_seconds
-    assert captured.fixed  # it did not fall back
+    assert captured.capturing  # it did not fall back
+    assert (captured.compiled is not None) == compiled
     assert captured.graphs.captured

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eagle.decoding.speculative import speculate, vanilla
+from eagle.decoding.speculative import ONE_BY_ONE, speculate, vanilla
 from eagle.decoding.tree import Tree
 from eagle.draft.vocabulary import full_vocabulary, part_of_vocabulary
 from eagle.evaluation.forecast import (
@@ -69,7 +69,7 @@ def test_forecasts_cover_chains_named_and_grown_trees(verifier, echo, chains):
     texts = [vanilla(verifier, prompt, 24).token_ids for prompt in prompts(4)]
     named = {"narrow": Tree.from_paths([[0], [1]])}
     vocabulary = full_vocabulary(verifier.head)
-    rows = forecast(verifier, echo, vocabulary, prompts(4), texts, named, chains, False)
+    rows = forecast(verifier, echo, vocabulary, prompts(4), texts, named, chains, ONE_BY_ONE)
     names = [row.name for row in rows]
     assert {"narrow", *(f"chain of {k}" for k in range(1, 6))} <= set(names)
     assert any(name.startswith("tree of") for name in names)
@@ -97,6 +97,6 @@ def test_the_chosen_shapes_cost_is_that_of_the_second_timing(verifier, echo, mon
     monkeypatch.setattr("eagle.evaluation.forecast.step_costs", costs)
     texts = [vanilla(verifier, prompt, 24).token_ids for prompt in prompts(4)]
     vocabulary = full_vocabulary(verifier.head)
-    best = forecast(verifier, echo, vocabulary, prompts(4), texts, {}, True, False)[0]
+    best = forecast(verifier, echo, vocabulary, prompts(4), texts, {}, True, ONE_BY_ONE)[0]
     assert best.step_cost == 1.1
     assert rounds_of == [SCREENING_ROUNDS, SCREENING_ROUNDS, FINAL_ROUNDS]
