@@ -91,7 +91,7 @@ def evaluate(
         samples = decode_samples(
             questions,
             race,
-            Decoders(*models, _sampler(settings), graphs),
+            Decoders(*models, _sampler(settings), launch),
             decoder.shape,
             tokenizer,
             settings,
