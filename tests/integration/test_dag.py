@@ -154,6 +154,8 @@ def test_dvc_and_snakemake_plan_and_run_the_same(project: Project):
     assert plan == {"evaluate", "write_report"}
     assert changed(project.folder) == set()
     assert "Nothing to be done" in project("snakemake", "--cores", "4")
+    change(project.folder / "eagle/evaluation/metrics.py")  # after Snakemake ran that stage
+    assert planned_by_snakemake(project("snakemake", "-n")) == plan
     project("snakemake", "--report", "report.html")
     assert (project.folder / "report.html").stat().st_size > 10_000
 
