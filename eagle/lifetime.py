@@ -6,14 +6,16 @@ that it may outlive the shell.
 
     python -m eagle.lifetime PID MODULE [ARGUMENT ...]
 
-runs torchrun's module like `python -m MODULE`, as long as its parent is the process PID. When a
-worker has failed, nothing is printed below the worker's own message.
+runs torchrun's module like `python -m MODULE`, as long as its parent is the process PID; with the
+word slurm for a PID, as long as SLURM's process for a step on this node lives. When a worker has
+failed, nothing is printed below the worker's own message.
 """
 
 import logging
 import os
 import runpy
 import signal
+import socket
 import sys
 import threading
 import time
@@ -123,7 +125,9 @@ def _watch(lives: Callable[[], bool], name: str) -> None:
 
 def _run(module: str) -> None:
     """Run torchrun; exit with the code of its first worker that failed."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
 
     logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     try:
@@ -137,10 +141,23 @@ def _run(module: str) -> None:
                 flush=True,
             )
         sys.exit(failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode)
+    except SignalException as error:  # the workers have ended, and have said what they saved
+        sys.exit(128 + error.sigval)
+    except RendezvousError as error:
+        print(
+            f"error: {socket.gethostname()}: torchrun did not meet those of the other nodes "
+            f"({error or type(error).__name__}); every node must reach the first one by its name",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.exit(1)
 
 
 if __name__ == "__main__":
     launcher, program, *arguments = sys.argv[1:]
-    end_with_parent(int(launcher), "scripts.train")
+    if launcher == "slurm":
+        end_with_parent(os.getppid(), "the job's step")
+    else:
+        end_with_parent(int(launcher), "scripts.train")
     sys.argv[1:] = arguments
     _run(program)

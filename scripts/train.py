@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 import uuid
 from pathlib import Path
 
+from eagle import slurm
 from eagle.checksums import check
 from eagle.command_line import run_stage
 from eagle.config import Params, Recipe, Train, TrainConfig, flags_of, load_params
@@ -98,22 +100,30 @@ def automatic_batch(conversations: int) -> int:
 
 
 def torchrun(processes: int, flags: list[str]) -> None:
-    """Run eagle/train.py in `processes` processes on this machine.
+    """Run eagle/train.py in `processes` processes: on this machine, or spread over the nodes of the
+    SLURM job whose script this is.
 
     A signal that ends this process is passed on as SIGTERM: training saves its state after its
-    current update.
+    current update. SLURM may send SIGTERM to training alone; this process then ends with exit code
+    143 too.
 
     Raises:
         InputError: training failed; it has printed its own message.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // processes))
-    command = [
-        sys.executable, "-m", "eagle.lifetime", str(os.getpid()),
+    if slurm.in_batch_script():
+        local, cpus = slurm.processes_a_node(processes), slurm.cpus_on_node()
+        started_by, parent, meeting = slurm.once_a_node(), "slurm", slurm.meeting()
+    else:
+        local, cpus = processes, os.cpu_count() or 1
+        started_by, parent = [], str(os.getpid())
         # the machine's own name may lead nowhere, as in some containers
-        "torch.distributed.run", "--standalone", "--nnodes=1", "--local-addr=127.0.0.1",
-        f"--nproc_per_node={processes}", f"--shutdown-timeout={LONGEST_UPDATE}",
-        "--signals-to-handle=SIGTERM", str(PROGRAM), *flags,
+        meeting = ["--standalone", "--nnodes=1", "--local-addr=127.0.0.1"]
+    command = [
+        *started_by, sys.executable, "-m", "eagle.lifetime", parent,
+        "torch.distributed.run", *meeting, f"--nproc_per_node={local}",
+        f"--shutdown-timeout={LONGEST_UPDATE}", "--signals-to-handle=SIGTERM", str(PROGRAM), *flags,
     ]  # fmt: skip
+    threads = str(max(1, cpus // local))
     # in a session of its own, where a terminal's Ctrl-C and its end do not reach it beside SIGTERM
     launcher = subprocess.Popen(
         command, env={"OMP_NUM_THREADS": threads} | os.environ, start_new_session=True
@@ -126,6 +136,8 @@ def torchrun(processes: int, flags: list[str]) -> None:
         raise
     if code < 0:
         raise InputError(f"torchrun was ended by {ended_by(-code)}. {ANEW}")
+    if code == 128 + signal.SIGTERM:  # training has said what it saved
+        sys.exit(code)
     if code:
         raise InputError(
             f"training ended with exit code {code}; the line above that begins with `error:` says "

@@ -71,19 +71,25 @@ def run(tmp_path):
 
 
 def run_command(
-    home: Path, *command: str | Path, cwd: Path = ROOT, code: int | None = 0, **environment: str
+    home: Path,
+    *command: str | Path,
+    cwd: Path = ROOT,
+    code: int | None = 0,
+    seconds: float = 240,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command as a user does, from a folder; no tracker is set. Returns what it printed.
 
     Args:
         code: 0 if it must end well, another number if it must fail, None if it may do either.
+        seconds: the longest that it may take.
     """
     words = [str(word) for word in command]
     clean = {name: value for name, value in os.environ.items() if "CLEARML" not in name}
     path = f"{Path(sys.executable).parent}:{clean['PATH']}"
     clean |= {"PATH": path, "HOME": str(home), "EAGLE_CACHE": str(home / "cache")}
     finished = subprocess.run(
-        words, cwd=cwd, env=clean | environment, capture_output=True, text=True, timeout=240
+        words, cwd=cwd, env=clean | environment, capture_output=True, text=True, timeout=seconds
     )
     well = finished.returncode == 0
     assert code is None or well == (code == 0), finished.stdout + finished.stderr
