@@ -7,7 +7,7 @@ The draft is in the official layout (SafeAILab/EAGLE) and belongs to the verifie
 The other inputs of `evaluate` come from `dvc repro tokenize_dataset`; nothing is trained. The draft
 is written to models/imported/NAME and the results to results/imported/NAME, where NAME is that of
 the folder or OWNER--NAME; a table compares them with those of one's own draft, if there are any.
-Paired differences follow, prompt by prompt (tools/compare_drafts.py compares any results).
+Paired differences follow, prompt by prompt (tools/compare.py compares any results).
 The section `evaluate` of params.yaml tells how to measure. Serving engines draft from all tokens
 (evaluate.draft_vocabulary: null).
 """
@@ -21,11 +21,12 @@ from rich.table import Table
 
 from eagle.command_line import parser
 from eagle.errors import InputError, one_clear_message
+from eagle.evaluation.comparison import differences
 from eagle.export.layouts import export
 from eagle.export.published import fetch_draft, read_published
 from eagle.files import read_json, sha256_of_folder, whole_folder, write_json
 from scripts.evaluate import RESULTS, VERIFIER, measure
-from tools.compare_drafts import read_evaluated, show
+from tools.compare import print_differences, read_run
 
 DRAFTS = Path("models/imported")
 MEASURED = Path("results/imported")
@@ -72,7 +73,8 @@ def main() -> None:
         table.add_row(name, str(value), str(own.get(name, "")))
     Console().print(table)
     if own:
-        show([read_evaluated(str(folder)) for folder in (RESULTS, MEASURED / draft.name)])
+        runs = [read_run(str(folder)) for folder in (RESULTS, MEASURED / draft.name)]
+        print_differences(differences([run.evaluated for run in runs]))
 
 
 if __name__ == "__main__":

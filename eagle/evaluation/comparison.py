@@ -1,7 +1,6 @@
 """Paired differences between drafts that answered the same prompts."""
 
 from collections.abc import Callable, Sequence
-from itertools import combinations
 from typing import NamedTuple
 
 import pandas as pd
@@ -65,7 +64,7 @@ MEASURES: dict[str, tuple[Callable[[Sum], float], str]] = {
 
 
 def differences(drafts: Sequence[Evaluated], seed: int = 0) -> list[Difference]:
-    """Every measure of every pair of drafts.
+    """Every measure of every draft beside that of the first one.
 
     Both drafts answer each prompt, so what makes it easy for both cancels. So does the speed of the
     machine in the speed-up: each draft is held against its own run's vanilla decoding.
@@ -74,7 +73,8 @@ def differences(drafts: Sequence[Evaluated], seed: int = 0) -> list[Difference]:
         InputError: two evaluations are not of the same verifier, prompts and lengths.
     """
     found = []
-    for first, second in combinations(drafts, 2):
+    first = drafts[0]
+    for second in drafts[1:]:
         _check_same(first, second)
         pairs = pd.merge(
             first.per_prompt, second.per_prompt, on=PROMPT, suffixes=("_1", "_2")

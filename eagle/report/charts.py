@@ -12,7 +12,8 @@ from eagle.rendering import words
 
 PALETTE = {
     "paper": "#ffffff", "ink": "#1f2328", "muted": "#59636e", "line": "#d1d9e0",
-    "series-1": "#0860ca", "series-2": "#b35900",
+    "series-1": "#0860ca", "series-2": "#b35900", "series-3": "#116329", "series-4": "#8250df",
+    "series-5": "#bf3989", "series-6": "#0b7285",
 }  # fmt: skip
 """Colours by light; resources/pages/frame.html.jinja has the same names for both schemes."""
 _ROLES = re.compile(r' (?:role|aria-[a-z]+)="[^"]*"')
@@ -80,19 +81,17 @@ def _curves(
     history: pd.DataFrame, validations: pd.DataFrame, trained: str, held_out: str,
     title: str, axis: str,
 ) -> Chart:  # fmt: skip
-    # updates of few conversations vary much, and one unusual conversation would set the scale
-    window = max(1, len(history) // 40)
-    smooth = history[trained].rolling(window, min_periods=1, center=True).median()
+    smooth = smoothed(history[trained])
     rows = pd.concat(
         [
-            _thinned(pd.DataFrame({"update": history["update"], "value": smooth})).assign(
-                split=f"training (median of {window} updates)"
+            thinned(pd.DataFrame({"update": history["update"], "value": smooth})).assign(
+                split=f"training (median of {_window(history)} updates)"
             ),
             validations[["update"]].assign(value=validations[held_out], split="validation"),
         ]
     )
     chart = alt.Chart(rows).encode(
-        x=_updates(),
+        x=update_axis(),
         y=alt.Y("value:Q", title=axis, scale=alt.Scale(zero=False)),
         color=alt.Color("split:N", title=None, scale=alt.Scale(range=_series())),
     )
@@ -100,19 +99,19 @@ def _curves(
     points = chart.transform_filter("datum.split == 'validation'").mark_point(
         filled=True, opacity=1, size=50
     )
-    return _drawn(lines + points, title)
+    return drawn(lines + points, title)
 
 
 def _learning_rate_chart(history: pd.DataFrame) -> Chart:
-    rows = _thinned(history[["update", "learning_rate"]])
+    rows = thinned(history[["update", "learning_rate"]])
     chart = alt.Chart(rows).encode(
-        x=_updates(),
+        x=update_axis(),
         y=alt.Y("learning_rate:Q", title="learning rate", axis=alt.Axis(format="~e")),
     )
-    return _drawn(chart.mark_line(strokeWidth=1.5), "Learning rate of every update")
+    return drawn(chart.mark_line(strokeWidth=1.5), "Learning rate of every update")
 
 
-def _updates() -> alt.X:
+def update_axis() -> alt.X:
     return alt.X("update:Q", title="update", axis=alt.Axis(tickCount=5))
 
 
@@ -140,7 +139,7 @@ def _acceptance_chart(alpha: list[dict]) -> Chart:
     intervals = bars.mark_rule().encode(y="low:Q", y2="high:Q")
     labels = bars.mark_text(dy=-18, fontWeight="bold").encode(y="high:Q", text="label:N")
     counts = bars.mark_text(dy=-6, fontSize=10).encode(y="high:Q", text="counts:N")
-    return _drawn(
+    return drawn(
         bars.mark_bar() + intervals + labels + counts,
         "Acceptance by position, with 95% intervals and counts",
     )
@@ -169,7 +168,7 @@ def _category_chart(by_category: dict[str, dict]) -> Chart:
     )
     intervals = bars.mark_rule().encode(x="low:Q", x2="high:Q")
     labels = bars.mark_text(align="left", dx=4, fontSize=10).encode(x="high:Q", text="label:N")
-    return _drawn(
+    return drawn(
         bars.mark_bar() + intervals + labels,
         "Acceptance length by category, with 95% intervals",
         height=26 * len(rows),
@@ -192,7 +191,7 @@ def _break_even_chart(forecasts: list[dict]) -> Chart:
             "curve:N", title=None, scale=alt.Scale(domain=[yields, needs], range=_series())
         ),
     )
-    return _drawn(
+    return drawn(
         chart.mark_line(strokeWidth=2) + chart.mark_point(filled=True, opacity=1, size=50),
         "Break-even over draft length, by the forecast",
     )
@@ -205,10 +204,20 @@ def _histogram(distribution: dict, title: str, axis: str) -> Chart:
         x2="to:Q",
         y=alt.Y("documents:Q", title="training conversations"),
     )
-    return _drawn(chart, title)
+    return drawn(chart, title)
 
 
-def _thinned(rows: pd.DataFrame) -> pd.DataFrame:
+def smoothed(column: pd.Series) -> pd.Series:
+    """The median of neighbours: updates of few conversations vary much, and one unusual
+    conversation would set the scale."""
+    return column.rolling(_window(column), min_periods=1, center=True).median()
+
+
+def _window(rows: pd.Series | pd.DataFrame) -> int:
+    return max(1, len(rows) // 40)
+
+
+def thinned(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[:: max(1, len(rows) // POINTS)]
 
 
@@ -216,7 +225,7 @@ def _series() -> list[str]:
     return [PALETTE["series-1"], PALETTE["series-2"]]
 
 
-def _drawn(chart: alt.TopLevelMixin, title: str, width: int = 350, height: int = 220) -> Chart:
+def drawn(chart: alt.TopLevelMixin, title: str, width: int = 350, height: int = 220) -> Chart:
     ink, muted, line = PALETTE["ink"], PALETTE["muted"], PALETTE["line"]
     first = PALETTE["series-1"]
     styled = chart.properties(width=width, height=height, background=PALETTE["paper"]).configure(

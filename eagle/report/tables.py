@@ -33,7 +33,7 @@ def changes_table(base: Values, params: Values) -> Table:
         "What differs from the base",
         ["parameter", "base", "here"],
         [
-            [key, _as_yaml(base[key]) if key in base else "–", _as_yaml(value)]
+            [key, as_yaml(base[key]) if key in base else "–", as_yaml(value)]
             for key, value in params.items()
             if key not in base or base[key] != value
         ],
@@ -52,13 +52,14 @@ def parameters_table(params: Values, training: dict, evaluation: dict) -> Table:
         "All parameters",
         ["parameter", "value", "became"],
         [
-            [key, _as_yaml(value), _as_yaml(found.get(key, value)) if value == "auto" else ""]
+            [key, as_yaml(value), as_yaml(found.get(key, value)) if value == "auto" else ""]
             for key, value in params.items()
         ],
     )
 
 
-def _as_yaml(value: object) -> str:
+def as_yaml(value: object) -> str:
+    """A parameter's value on one line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 

@@ -261,11 +261,12 @@ def test_experiments_stand_side_by_side(project: Project):
     wanted = {key for metrics in measured for key, value in metrics.items() if value is not None}
     assert {"tau", "alpha_0", "lossless", "validation_loss"} <= wanted <= set(rows[0])
     assert by_name["fast"]["tau"] and by_name["chain"]["tau"]
-    compared = project("python", "-m", "tools.compare_drafts", "fast", "chain", "results/evaluate")
-    assert compared.count("tau of a chain") >= 3  # each pair, and the spread
-    assert "of 3 drafts" in compared
+    compared = project("python", "-m", "tools.compare", "fast", "chain", "results/evaluate")
+    assert compared.count("chain of five") >= 2  # of either run after the first
+    page = (project.folder / "runs/compare.html").read_text()
+    assert '<th scope="col" class="number">train.learning_rate</th>' in page
     assert "neither a folder of results nor an experiment" in project(
-        "python", "-m", "tools.compare_drafts", "fast", "slow", code=1
+        "python", "-m", "tools.compare", "fast", "slow", code=1
     )
     assert not any("eagle/" in column or "resources/" in column for column in rows[0])
 

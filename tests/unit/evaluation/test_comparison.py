@@ -56,10 +56,10 @@ def test_one_prompt_has_a_difference_and_no_interval():
     assert (speed.value_first, speed.value_second) == (2.0, 4.0)
 
 
-def test_every_pair_of_seeds_is_compared():
+def test_every_seed_is_compared_with_the_first():
     seeds = [evaluated(f"seed {n}", [5, 9 + n, 2]) for n in range(3)]
     pairs = {(row.first, row.second) for row in differences(seeds)}
-    assert pairs == {("seed 0", "seed 1"), ("seed 0", "seed 2"), ("seed 1", "seed 2")}
+    assert pairs == {("seed 0", "seed 1"), ("seed 0", "seed 2")}
 
 
 def test_the_measures_are_those_of_an_evaluation():
