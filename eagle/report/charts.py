@@ -11,7 +11,7 @@ from markupsafe import Markup, escape
 from eagle.rendering import words
 
 PALETTE = {
-    "paper": "#ffffff", "ink": "#1f2328", "muted": "#59636e", "line": "#d1d9e0",
+    "paper": "#ffffff", "ink": "#1f2328", "muted": "#59636e", "line": "#d1d9e0", "bar": "#4f8fdb",
     "series-1": "#0860ca", "series-2": "#b35900", "series-3": "#116329", "series-4": "#8250df",
     "series-5": "#bf3989", "series-6": "#0b7285",
 }  # fmt: skip
@@ -241,7 +241,7 @@ def drawn(chart: alt.TopLevelMixin, title: str, width: int = 350, height: int = 
             labelColor=ink, labelFontSize=12, orient="top", direction="vertical", labelLimit=360,
         ),
         view=alt.ViewConfig(stroke=None),
-        bar=alt.BarConfig(color=first),
+        bar=alt.BarConfig(color=PALETTE["bar"]),
         line=alt.LineConfig(color=first),
         rule=alt.MarkConfig(color=ink, strokeWidth=1.5),
         text=alt.MarkConfig(color=ink, fontSize=12),
