@@ -12,7 +12,7 @@ runs/compare.html has everything.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import StringIO
 from pathlib import Path
 from statistics import mean, stdev
@@ -32,6 +32,8 @@ from eagle.report.tables import Table, bounds
 
 PAGE = Path("runs/compare.html")
 RESULTS = Path("results")
+Texts = Callable[[str], str | None]
+"""The text of a file by its path below results; None where there is none."""
 SEEDS = ("train.seed", "evaluate.seed")
 
 
@@ -80,36 +82,29 @@ def read_run(name: str) -> Run:
     return Run(name, evaluated, metrics, details, parameters, history, validations)
 
 
-def _of_folder(folder: Path):
-    """Reads results/evaluate and results/train of a folder; None for a file that is not there."""
+def _of_folder(folder: Path) -> Texts:
+    """results/evaluate and results/train of a folder."""
     places = (folder, folder / "evaluate", folder / RESULTS / "evaluate")
     found = next((path for path in places if (path / "per_prompt.csv").is_file()), folder)
 
-    def text(name: str) -> str | None:
-        stage, file = name.split("/")
+    def text(file: str) -> str | None:
+        stage, file = file.split("/")
         path = (found if stage == "evaluate" else found.parent / stage) / file
         return path.read_text(encoding="utf-8") if path.is_file() else None
 
     return text
 
 
-def _of_revision(name: str):
+def _of_revision(name: str) -> Texts:
+    """The same of a commit; a revision that is none has no file either."""
     from dvc.api import DVCFileSystem  # takes a second
     from dvc.exceptions import DvcException
-    from scmrepo.exceptions import SCMError
 
-    try:
-        files = DVCFileSystem(rev=name)
-        files.exists(str(RESULTS))
-    except (DvcException, SCMError) as error:
-        raise InputError(
-            f"{name}: neither a folder of results nor an experiment or commit "
-            f"({' '.join(str(error).split())[:120]}); `dvc exp show` lists experiments"
-        ) from None
+    files = DVCFileSystem(rev=name)
 
-    def text(name: str) -> str | None:
+    def text(file: str) -> str | None:
         try:
-            return files.read_text(str(RESULTS / name), encoding="utf-8")
+            return files.read_text(str(RESULTS / file), encoding="utf-8")
         except (DvcException, FileNotFoundError):
             return None
 
