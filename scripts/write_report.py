@@ -23,7 +23,7 @@ from eagle.report import story, tables
 from eagle.report.card import LIBRARIES, Measured, Trained, card, serving, title_of
 from eagle.report.charts import charts
 from eagle.report.paper import compare_with_paper
-from eagle.tracking import say_written
+from eagle.tracking import say_written, tracker_of
 
 RESULTS = Path("results")
 CONVERSATIONS = Path("resources/sharegpt/statistics.json")
@@ -35,6 +35,7 @@ VERIFIER = Path("resources/verifier/manifest.json")
 EXPORT = Path("models/export")
 CARD, ORIGIN = "README.md", "provenance.json"
 MARKDOWN, HTML = RESULTS / "report.md", RESULTS / "report.html"
+SESSIONS = Path("runs/clearml")  # ClearML's offline ones, as training's
 
 
 def main() -> None:
@@ -52,6 +53,7 @@ def main() -> None:
     )
     verifier = read_json(VERIFIER)
     history = pd.read_csv(RESULTS / "train/history.csv")
+    trained_metrics = read_json(RESULTS / "train/metrics.json")
     validations = pd.read_csv(RESULTS / "train/validations.csv")
     train_source = read_json(RESULTS / "train/provenance.json")
     measured = Measured(
@@ -85,9 +87,7 @@ def main() -> None:
         "prompts": tables.prompts_table(per_prompt),
         "definitions": tables.definitions_table(details),
         "paper_row": paper and tables.paper_table(paper),
-        "training": tables.training_table(
-            read_json(RESULTS / "train/metrics.json"), history, validations, train_source
-        ),
+        "training": tables.training_table(trained_metrics, history, validations, train_source),
         "rows": tables.rows_table(statistics),
         "changes_of_rows": tables.changes_of_rows_table(statistics),
         "tokens": tables.tokens_table(read_json(TOKENS)),
@@ -113,6 +113,11 @@ def main() -> None:
         hashes = {path.name: sha for path, sha in exported.items() if path.parent == folder}
         beside = {name: sha256_of_file(folder / name) for name in (CARD, ORIGIN)}
         write_checksums(folder, hashes | beside)
+    with tracker_of("eagle", "report", params.model_dump(), SESSIONS) as tracker:
+        numbers = {n: float(v) for n, v in (metrics | trained_metrics).items() if v is not None}
+        shown = {f"plots/{name}": PLOTS / f"{name}.svg" for name in pictures}
+        kept = {"results": RESULTS, "draft": EXPORT / "vllm"}
+        tracker.results(numbers, shown | {"report/report.html": HTML}, kept)
     say_written("write_report", started, MARKDOWN, HTML, *(EXPORT / name for name in LIBRARIES))
 
 

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import zipfile
 
 from scripts import write_report
 from tests.integration.conftest import Project
@@ -45,6 +46,25 @@ def test_what_differs_from_the_base_is_told_and_how_to_serve(project: Project, m
         command = card.partition("```bash\n")[2].partition("```")[0].strip()
         assert "resources/verifier" in command and f"models/export/{layout}" in command
         assert command in markdown and command in html.unescape(page)
+
+
+def test_clearml_has_the_report_the_results_and_the_draft(project: Project, monkeypatch):
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("CLEARML_OFFLINE_MODE", "1")
+    monkeypatch.setenv("HOME", str(project.folder))  # where ClearML also writes
+    monkeypatch.delenv("CLEARML_CACHE_DIR", raising=False)
+    write_report.main()
+    (session,) = (project.folder / "runs/clearml/offline").glob("*.zip")
+    with zipfile.ZipFile(session) as files:
+        task = json.loads(files.read("task.json"))
+        names = [name.rpartition("/")[2] for name in files.namelist()]
+        lines = files.read("metrics.jsonl").splitlines()
+    assert {kept["key"] for kept in task["execution"]["artifacts"]} == {"results", "draft"}
+    assert "report_report.html_00000000.html" in names
+    assert "plots_acceptance_00000000.svg" in names
+    values = {event["variant"]: event.get("value") for line in lines for event in json.loads(line)}
+    metrics = json.loads((project.folder / "results/evaluate/metrics.json").read_text())
+    assert values["tau"] == metrics["tau"]
 
 
 def test_the_pages_have_no_fault_in_a_browser(reproduced):
