@@ -35,7 +35,7 @@ VERIFIER = Path("resources/verifier/manifest.json")
 EXPORT = Path("models/export")
 CARD, ORIGIN = "README.md", "provenance.json"
 MARKDOWN, HTML = RESULTS / "report.md", RESULTS / "report.html"
-SESSIONS = Path("runs/clearml")  # ClearML's offline ones, as training's
+RUNS = Path("runs")  # ClearML's offline sessions lie there, as training's
 
 
 def main() -> None:
@@ -113,7 +113,7 @@ def main() -> None:
         hashes = {path.name: sha for path, sha in exported.items() if path.parent == folder}
         beside = {name: sha256_of_file(folder / name) for name in (CARD, ORIGIN)}
         write_checksums(folder, hashes | beside)
-    with tracker_of("eagle", "report", params.model_dump(), SESSIONS) as tracker:
+    with tracker_of("eagle", "report", params.model_dump(), RUNS / "clearml") as tracker:
         numbers = {n: float(v) for n, v in (metrics | trained_metrics).items() if v is not None}
         shown = {f"plots/{name}": PLOTS / f"{name}.svg" for name in pictures}
         kept = {"results": RESULTS, "draft": EXPORT / "vllm"}
