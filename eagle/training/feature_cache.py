@@ -212,7 +212,8 @@ class _Files:
         if leads:
             seconds = time.monotonic() - started
             write_json(self.folder / "manifest.json", {"seconds": seconds})
-            write_checksums(self.folder, hashes_of(self.folder))
+            files = {name: sha for name, sha in hashes_of(self.folder).items() if name != LOCK}
+            write_checksums(self.folder, files)
             for file in self.shapes:
                 sync(self._path(file))
             try:
