@@ -20,6 +20,7 @@ SECRETS = (
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _SHORTEST_SECRET = 8  # characters; servers without keys are given words such as EMPTY
 _USER_OF_URL = re.compile(r"(:/+)[^\s\"'<>]*@")  # a path has one slash of a URL
+_OF_COPYTREE = re.compile(r"\[Errno (\d+)\]")  # which copies what it can, and lists the errors
 _OF_RUST = re.compile(r"\(os error (\d+)\)")
 _OF_TORCH = re.compile(r"file <([^>]*)>.*\((\d+)\)")
 _PLAINLY = {
@@ -89,8 +90,10 @@ def error_of_system(error: BaseException) -> OSError | None:
     safetensors and tokenizers, which are Rust, have its number in their text, and so has torch for
     maps. While torch closes a file, it raises an error of its own over it.
     """
-    if isinstance(error, OSError):
-        return error if error.errno else None
+    if isinstance(error, OSError) and error.errno:
+        return error
+    if isinstance(error, shutil.Error) and (number := _OF_COPYTREE.search(str(error))):
+        return OSError(int(number[1]), os.strerror(int(number[1])), error.args[0][0][1])
     if isinstance(error, InputError):
         return None
     if number := _OF_RUST.search(str(error)):

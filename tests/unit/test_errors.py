@@ -1,6 +1,7 @@
 """What a message is taken without."""
 
 import errno
+import shutil
 
 import pytest
 from safetensors import SafetensorError
@@ -63,6 +64,7 @@ def of_torch() -> RuntimeError:
         (OSError(errno.ENOSPC, "No space left on device"), errno.ENOSPC),
         (SafetensorError("I/O error: Disk quota exceeded (os error 122)"), errno.EDQUOT),
         (of_torch(), errno.EIO),
+        (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'a' -> 'b'")]), 28),
         (RuntimeError("unable to mmap 9 bytes from file <a>: Cannot allocate memory (12)"), 12),
         (OSError("of a library, not of the system"), None),
         (ValueError("a fault of ours"), None),
