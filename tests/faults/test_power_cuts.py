@@ -21,6 +21,7 @@ from tests.faults.stage import FaultyStage
 SHUTDOWN = 0x8004587D  # _IOR('X', 125, __u32)
 WITHOUT_FLUSHING = struct.pack("I", 2)
 MAKE = {"ext4": ["mkfs.ext4", "-q"], "xfs": ["mkfs.xfs", "-q"]}
+MOUNT = {"ext4": ["mount"], "xfs": ["mount", "-o", "nouuid"]}
 
 
 class Disk:
@@ -42,7 +43,8 @@ class Disk:
         attach = ["losetup", "--find", "--show", self.image]
         attached = subprocess.run(attach, check=True, capture_output=True, text=True)
         self.device = attached.stdout.strip()
-        subprocess.run(["mount", self.device, self.mounted], check=True, capture_output=True)
+        command = [*MOUNT[self.kind], self.device, self.mounted]
+        subprocess.run(command, check=True, capture_output=True)
 
     def cut(self) -> None:
         """The power fails."""
