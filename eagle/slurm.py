@@ -5,6 +5,7 @@ VARIABLES.
 """
 
 import os
+import re
 import subprocess
 
 from eagle.errors import InputError
@@ -34,7 +35,7 @@ def number_of_nodes() -> int:
 def once_a_node() -> list[str]:
     """The words before a command that run it once on each of the job's nodes, as one step.
 
-    The step gets SIGTERM when this process ends, whatever ended it, or gets SIGTERM itself.
+    The step ends when this process does, whatever ended it, without time for another state.
     """
     nodes = number_of_nodes()
     return [
@@ -96,9 +97,9 @@ def meeting() -> list[str]:
     ]  # fmt: skip
 
 
-def cpus_on_node() -> int:
-    """The CPUs that the job has on this node, of those that the machine has."""
-    return int(os.environ["SLURM_CPUS_ON_NODE"])
+def cpus_on_first_node() -> int:
+    """The CPUs that the job has there, of those that the machine has."""
+    return int(re.match("[0-9]+", os.environ["SLURM_JOB_CPUS_PER_NODE"])[0])  # as in 16(x3),8
 
 
 def _listed(gpus: dict[str, int]) -> str:

@@ -111,7 +111,7 @@ def torchrun(processes: int, flags: list[str]) -> None:
         InputError: training failed; it has printed its own message.
     """
     if slurm.in_batch_script():
-        local, cpus = slurm.processes_a_node(processes), slurm.cpus_on_node()
+        local, cpus = slurm.processes_a_node(processes), slurm.cpus_on_first_node()
         started_by, parent, meeting = slurm.once_a_node(), "slurm", slurm.meeting()
     else:
         local, cpus = processes, os.cpu_count() or 1
