@@ -7,7 +7,6 @@ Runs `dvc repro` in a fresh clone, features and all, and writes benchmarks/resul
 
 import subprocess
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 from eagle.command_line import parser
@@ -43,7 +42,6 @@ def summary(seconds: float) -> dict:
     """The figures of the README, from the results of a run that took so long."""
     details = read_json(Path("results/evaluate/details.json"))
     return {
-        "date": datetime.now(UTC).date().isoformat(),
         "minutes": round(seconds / 60, 1),
         "tau_95": details["tau_95"],
         "speedup_95": details["speedup_95"],

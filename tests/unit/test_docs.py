@@ -1,6 +1,7 @@
 """The README and the documentation say what the code does."""
 
 import ast
+import json
 import re
 from itertools import pairwise
 
@@ -88,3 +89,15 @@ def texts() -> list[str]:
                 elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                     found.append(node.value)
     return found
+
+
+def test_the_readmes_figures_are_those_of_the_default_run():
+    run = json.loads((ROOT / "benchmarks/results/default_run.json").read_text())
+    low, high = run["tau_95"]
+    fast, faster = run["speedup_95"]
+    row = (
+        f"| {run['tau']:.2f} ({low:.2f}–{high:.2f}) | {run['speedup']:.2f} ({fast:.2f}–{faster:.2f}) "
+        f"| {'yes' if run['lossless'] else 'no'} | {run['minutes']} |"
+    )
+    assert row in README
+    assert f"{run['hardware']['cpu']}), {run['date'][:10]}" in README
