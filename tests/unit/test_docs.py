@@ -96,7 +96,8 @@ def test_the_readmes_figures_are_those_of_the_default_run():
     low, high = run["tau_95"]
     fast, faster = run["speedup_95"]
     row = (
-        f"| {run['tau']:.2f} ({low:.2f}–{high:.2f}) | {run['speedup']:.2f} ({fast:.2f}–{faster:.2f}) "
+        f"| {run['tau']:.2f} ({low:.2f}–{high:.2f}) "
+        f"| {run['speedup']:.2f} ({fast:.2f}–{faster:.2f}) "
         f"| {'yes' if run['lossless'] else 'no'} | {run['minutes']} |"
     )
     assert row in README
