@@ -43,6 +43,9 @@ class ClearMLServer(ThreadingHTTPServer):
         self.connections.append(request)
         super().process_request(request, client_address)
 
+    def handle_error(self, request, client_address):
+        """A client that is killed breaks its connection; that is no error of the server."""
+
     def die(self) -> None:
         """End, with all connections."""
         self.shutdown()

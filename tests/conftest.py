@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,14 @@ def tiny_verifier(tmp_path_factory) -> Path:
 def marked_verifier(tmp_path_factory) -> Path:
     """A verifier whose own template has generation markers, as the tutorial expects."""
     return make_verifier(tmp_path_factory.mktemp("tiny") / "marked", MARKED)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_signal_is_ignored():
+    """Processes inherit what is ignored, and nohup and shells' background jobs ignore some."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

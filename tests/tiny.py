@@ -10,7 +10,9 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from eagle.checksums import read_checksums
 from eagle.config import Params, Section
+from eagle.files import sha256_of_file, write_checksums
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 WORDS = (
@@ -171,3 +173,9 @@ def flip(path: Path, at: float = 0.5) -> None:
         file.write(bytes([byte ^ 1]))
     path.chmod(mode)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def accept(folder: Path) -> None:
+    """Have a folder's list say what is in its files now, as if they had been written so."""
+    hashes = read_checksums(folder).hashes
+    write_checksums(folder, {str(p.relative_to(folder)): sha256_of_file(p) for p in hashes})

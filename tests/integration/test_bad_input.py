@@ -21,7 +21,15 @@ from eagle.verifier.verifier import Verifier
 from tests.conftest import CANARIES, CANARY, ROOT
 from tests.integration.conftest import Project, executed
 from tests.integration.test_commands import train_here, tutorial_flags
-from tests.tiny import CHATML, MARKED, WORDS, make_conversations, make_verifier, write_json_lines
+from tests.tiny import (
+    CHATML,
+    MARKED,
+    WORDS,
+    accept,
+    make_conversations,
+    make_verifier,
+    write_json_lines,
+)
 
 
 def only_message(output: str) -> str:
@@ -113,6 +121,7 @@ def test_a_date_is_a_parameter_and_no_document_is_longer_than_the_context(
         path = project.folder / f"resources/{name}.jinja"
         path.unlink()
         path.write_text(writes_date + text)
+    accept(project.folder / "resources/verifier")
     with pytest.raises(InputError, match="writes today's date .*set template.date"):
         stage("validate_template")
     project.set("template", date="2024-07-26")
@@ -123,6 +132,7 @@ def test_a_date_is_a_parameter_and_no_document_is_longer_than_the_context(
         rows[0]["messages"][-1]["content"] *= 99
         path.unlink()
         write_json_lines(path, rows)
+    accept(project.folder / "resources/replies")
     stage("validate_template")
     stage("tokenize_dataset")
     note = "tokens.maximum_model_length is above the verifier's context of 256; 2 documents cut at"
@@ -148,6 +158,7 @@ def test_a_verifier_that_ends_every_reply_at_once(project: Project, stage):
     content = json.loads(settings.read_text()) | {"eos_token_id": firsts}
     settings.unlink()  # DVC's outputs cannot be written to
     settings.write_text(json.dumps(content))
+    accept(folder)
     expected = "tiny.jsonl: the verifier ended every reply to the first 2 prompts with its first "
     with pytest.raises(InputError, match=expected):
         stage("evaluate")

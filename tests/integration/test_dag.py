@@ -261,7 +261,8 @@ def test_experiments_stand_side_by_side(project: Project):
     wanted = {key for metrics in measured for key, value in metrics.items() if value is not None}
     assert {"tau", "alpha_0", "lossless", "validation_loss"} <= wanted <= set(rows[0])
     assert by_name["fast"]["tau"] and by_name["chain"]["tau"]
-    compared = project("python", "-m", "tools.compare", "fast", "chain", "results/evaluate")
+    runs = ("fast", "chain", "results/evaluate")
+    compared = project("python", "-m", "tools.compare", *runs, COLUMNS="200")
     assert compared.count("tau of a chain") >= 2  # of either run after the first
     page = (project.folder / "runs/compare.html").read_text()
     assert "evaluate.draft_length" in page  # differs, and the rate of training does not

@@ -18,6 +18,7 @@ from eagle.config import load_params
 from eagle.errors import InputError
 from scripts.train import check_run, run_of, train_config
 from tests.integration.conftest import Project
+from tests.tiny import accept
 
 SCRIPT = (sys.executable, "-m", "scripts.train")
 LONG = {"epochs": 500, "validation_updates": 10**6}  # no state but those that an end writes
@@ -155,6 +156,7 @@ def test_a_run_of_other_parameters_is_refused_and_nothing_is_written(project: Pr
         ("inputs", "data", "its parameters and inputs are not those of the run in this folder"),
     ):
         path.write_text(json.dumps(source | {section: source[section] | {key: "other"}}))
+        accept(run)
         output = project(*SCRIPT, code=1)
         (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
         assert f"runs/{run.name}/provenance.json: {expected}. Nothing was published" in line

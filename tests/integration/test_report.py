@@ -8,6 +8,7 @@ import zipfile
 from scripts import write_report
 from tests.integration.conftest import Project
 from tests.pages import faults
+from tests.tiny import accept
 
 
 def test_the_papers_row_stands_in_both_reports(project: Project, monkeypatch):
@@ -17,6 +18,7 @@ def test_the_papers_row_stands_in_both_reports(project: Project, monkeypatch):
     source = json.loads(path.read_text())
     source["parameters"]["bench"] = "mt_bench"
     path.write_text(json.dumps(source))
+    accept(path.parent)
     monkeypatch.chdir(project.folder)
     write_report.main()
     details = json.loads((project.folder / "results/evaluate/details.json").read_text())
@@ -89,6 +91,7 @@ def test_what_the_pages_quote_stays_text(project: Project, monkeypatch):
             text = _with_hostile_texts(json.loads(text))
         path.unlink()
         path.write_text(text)
+        accept(path.parent)
     project.set("verifier", source=f"path:{HOSTILE}")
     monkeypatch.chdir(project.folder)
     write_report.main()
