@@ -78,11 +78,12 @@ def main(name: str, project: str, notes: str) -> None:
         from eagle.train import train
 
         stage.torchrun = lambda _processes, flags: train(parse_command(TrainConfig, flags, name))
-    here = os.getcwd()
-    os.chdir(project)
-    with contextlib.redirect_stdout(sys.stderr):
-        assert run(stage, name) == 0  # imports what is imported late
-    os.chdir(here)
+    if name != "write_report":  # the thread of its charts' engine does not outlive a fork
+        here = os.getcwd()
+        os.chdir(project)
+        with contextlib.redirect_stdout(sys.stderr):
+            assert run(stage, name) == 0  # imports what is imported late
+        os.chdir(here)
     print("ready", flush=True)
     for line in sys.stdin:
         print(forked(stage, name, notes, *json.loads(line)), flush=True)
