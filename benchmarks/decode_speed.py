@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.compare_worker import DRAFT, DRAFT_VOCABULARY, SHAPES, VERIFIER
 from eagle.decoding.speculative import Decoders, Generation, Launch
-from eagle.decoding.tree import DynamicTree, Tree
 from eagle.evaluation.forecast import forecast_on
 from eagle.evaluation.intervals import interval_over_prompts
 from eagle.evaluation.metrics import (
@@ -38,20 +38,8 @@ from eagle.tokens.tokenizer import load_tokenizer
 from eagle.training.memory_and_flops import peak_memory_mb
 from eagle.verifier.verifier import Verifier
 
-VERIFIER = Path("resources/verifier")
-DRAFT = Path("models/export/official")
 RESULT = Path("benchmarks/results/decode_speed.json")
 AUTO = "auto"
-DRAFT_VOCABULARY = 8192  # tokens
-SHAPES = {
-    "chain of 2": Tree.chain(2),
-    "chain of 4": Tree.chain(4),
-    "tree of 9, 3 deep": Tree.from_paths(
-        [[0], [1], [2], [3], [4], [0, 0], [0, 1], [1, 0], [0, 0, 0]]
-    ),
-    "mc_sim_7b_63": Tree.named("mc_sim_7b_63"),
-    "EAGLE-2, 16 tokens": DynamicTree(tokens=16, depth=3, top_k=4),
-}
 
 
 def main() -> None:
