@@ -1,5 +1,6 @@
 """The report's charts: SVG that is readable without a network, by light and by dark."""
 
+import os
 import re
 from typing import NamedTuple
 
@@ -8,8 +9,11 @@ import pandas as pd
 import vl_convert
 from markupsafe import Markup, escape
 
-from eagle.rendering import words
+from eagle.rendering import TEMPLATES, words
 
+# Read by the engine once, when it draws first: it measures text by its own copy of Liberation Sans,
+# whose letters are as wide as Helvetica's and Arial's, and opens no file.
+os.environ["FONTCONFIG_FILE"] = str(TEMPLATES / "fonts.conf")
 PALETTE = {
     "paper": "#ffffff", "ink": "#1f2328", "muted": "#59636e", "line": "#d1d9e0", "bar": "#4f8fdb",
     "series-1": "#0860ca", "series-2": "#b35900", "series-3": "#116329", "series-4": "#8250df",
@@ -229,7 +233,7 @@ def drawn(chart: alt.TopLevelMixin, title: str, width: int = 350, height: int = 
     ink, muted, line = PALETTE["ink"], PALETTE["muted"], PALETTE["line"]
     first = PALETTE["series-1"]
     styled = chart.properties(width=width, height=height, background=PALETTE["paper"]).configure(
-        font="Helvetica, Arial, sans-serif",  # widths are taken from a font like these
+        font="Helvetica, Arial, sans-serif",
         # room for the wider letters of another font
         padding={"left": 10, "right": 16, "top": 4, "bottom": 4},
         axis=alt.AxisConfig(

@@ -49,7 +49,12 @@ class OnSlurm:
         self.project, self.folder, self.slurm = project, project.folder, slurm
 
     def __call__(self, *command: str, code: int | None = 0) -> str:
-        return self.project(*command, code=code, **self.slurm)
+        try:
+            return self.project(*command, code=code, **self.slurm)
+        except AssertionError as error:  # what the jobs themselves said
+            logs = sorted(self.folder.rglob(".snakemake/**/*.log"))
+            said = "".join(f"\n== {log}\n{log.read_text()}" for log in logs)
+            raise AssertionError(f"{error}{said}") from None
 
     def job(self, stage: str) -> str | None:
         """The number of the running job of a stage."""
