@@ -16,6 +16,7 @@ from eagle.errors import InputError, and_more
 from eagle.files import (
     CHECKSUMS,
     HASHED_AT_A_TIME,
+    entries,
     sha256_of_file,
     sha256_of_folder,
     sha256_of_hashes,
@@ -117,7 +118,7 @@ def identity(folder: Path) -> str:
 
 def small_files(folder: Path) -> list[Path]:
     """The files of a verifier but its weights, for stages that read no weights."""
-    return [path for path in sorted(folder.glob("*")) if path.suffix != ".safetensors"]
+    return [path for path in entries(folder) if path.suffix != ".safetensors"]
 
 
 def _lines(path: Path) -> list[bytes]:

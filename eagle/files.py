@@ -5,13 +5,11 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from eagle.errors import InputError, error_of_system
 
@@ -93,7 +91,7 @@ def whole_files(folder: Path) -> Iterator[Path]:
         try:
             yield partial
             _settle(partial)
-            for path in partial.iterdir():
+            for path in entries(partial):
                 os.replace(path, folder / path.name)
             sync(folder)
         finally:
@@ -168,7 +166,7 @@ def naming(path: Path) -> Iterator[None]:
 def _settle(folder: Path) -> None:
     """Have all that is below a folder on disk, in files with the mode of any new file."""
     mode = folder.stat().st_mode & 0o666
-    for path in folder.rglob("*"):
+    for path in all_below(folder):
         if path.is_file():
             path.chmod(mode)  # safetensors makes files that only their owner may read
         sync(path)
@@ -181,35 +179,33 @@ def _remove(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-class LinesOnDisk:
-    """Lines that are kept on disk: appended once, and written out in any order."""
+def entries(folder: Path, pattern: str = "*") -> list[Path]:
+    """What is in a folder and has a name by this pattern, sorted; nothing if there is no folder.
 
-    def __init__(self, folder: Path):
-        """Args: folder: on the disk to use; the file there has no name."""
-        make_folder(folder)
-        # the system removes it with the process, even if that is killed
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-        self._folder = folder
-        self._ends = array("q", [0])
+    Raises:
+        OSError: the folder cannot be read, which Path.glob takes for an empty one.
+    """
+    inside = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in inside if path.match(pattern))
 
-    def __len__(self) -> int:
-        return len(self._ends) - 1
 
-    def append(self, line: bytes) -> None:
-        """Add a line, given without its line break."""
-        with naming(self._folder):
-            self._file.write(line + b"\n")
-        self._ends.append(self._ends[-1] + len(line) + 1)
+def all_below(folder: Path) -> list[Path]:
+    """Files and folders below a folder, sorted; nothing if there is no folder.
 
-    def write(self, path: Path, numbers: Iterable[int]) -> None:
-        """Write the lines with these numbers, in this order, to a file."""
-        with naming(self._folder):
-            self._file.flush()
-        with whole_file(path) as partial, partial.open("wb") as file:
-            for number in numbers:
-                start, end = self._ends[number], self._ends[number + 1]
-                # not memory-mapped: mapped pages count as memory of this process
-                file.write(os.pread(self._file.fileno(), end - start, start))
+    Raises:
+        OSError: one cannot be read, which Path.rglob takes for an empty one.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error
+
+    if not folder.is_dir():
+        return []
+    return sorted(
+        Path(parent, name)
+        for parent, folders, files in os.walk(folder, onerror=refuse)
+        for name in (*folders, *files)
+    )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -343,7 +339,7 @@ def files_below(folder: Path) -> list[Path]:
     """All files below a folder but CHECKSUMS and hidden ones, where a hub client notes things."""
     return [
         path
-        for path in sorted(folder.rglob("*"))
+        for path in all_below(folder)
         if path.is_file()
         and path.name != CHECKSUMS
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)

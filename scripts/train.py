@@ -15,7 +15,7 @@ from eagle.command_line import run_stage
 from eagle.config import Params, Recipe, Train, TrainConfig, flags_of, load_params
 from eagle.errors import InputError
 from eagle.file_lock import file_lock
-from eagle.files import CHECKSUMS, read_json, whole_folder
+from eagle.files import CHECKSUMS, entries, read_json, whole_folder
 from eagle.lifetime import ended_by
 from eagle.tracking import say_written
 from eagle.training.run_identity import (
@@ -171,9 +171,9 @@ def publish(config: TrainConfig, processes: int) -> None:
 
 def run_of(invocation: str) -> Path:
     """The folder of the run that was trained for this invocation."""
-    for path in RUNS.glob("*/invocation"):
-        if path.read_text() == invocation:
-            return path.parent
+    for run in entries(RUNS):
+        if (note := run / "invocation").is_file() and note.read_text() == invocation:
+            return run
     raise InputError(
         f"{RUNS}: no run there is this start's own; the same run was started once more meanwhile, "
         "or its folder was removed. Nothing was published; start again"

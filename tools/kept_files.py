@@ -13,7 +13,7 @@ from dvc_data.hashfile.tree import Tree
 from dvc_objects.errors import ObjectFormatError
 
 from eagle.checksums import read_checksums
-from eagle.files import CHECKSUMS
+from eagle.files import CHECKSUMS, all_below, entries
 from eagle.replies.journal_line import content_of
 from eagle.training.on_disk import cache_folder, find_states
 
@@ -53,7 +53,7 @@ def kept_files(repo: Repo) -> Iterator[Kept | Damaged]:
     yield from _runs_of_stages(repo)
     covered = set(outputs.covered)
     yield from (kept for kept in _in_lists() if kept.path not in covered)
-    for run in sorted(RUNS.glob("*")):
+    for run in entries(RUNS):
         for state in find_states(run):
             beginning = state.stem.split("-")[-1]
             # training goes on from the one before it
@@ -99,7 +99,7 @@ class _Outputs:
         return {path.joinpath(*key): info.value for key, _, info in tree}
 
     def objects(self) -> Iterator[Kept]:
-        for path in sorted(Path(self.cache.path).glob("??/*")):
+        for path in all_below(Path(self.cache.path)):
             object = path.parent.name + path.name
             md5 = object.removesuffix(".dir")
             if len(md5) == 32 and path.is_file():
@@ -138,7 +138,7 @@ def _address(out) -> str:
 
 def _runs_of_stages(repo: Repo) -> Iterator[Damaged]:
     """DVC's notes on which inputs gave which outputs: the name is the hash of the content."""
-    for path in sorted(Path(repo.stage_cache.cache_dir).glob("*/*/*")):
+    for path in filter(Path.is_file, all_below(Path(repo.stage_cache.cache_dir))):
         try:
             found = dict_sha256(load_yaml(str(path)), exclude=["size", "nfiles"])
         except (YAMLFileCorruptedError, AttributeError, TypeError):
@@ -151,8 +151,8 @@ def _runs_of_stages(repo: Repo) -> Iterator[Damaged]:
 
 def _in_lists() -> Iterator[Kept | Damaged]:
     """The files that a CHECKSUMS lists."""
-    folders = (path for folder in (*WRITTEN, cache_folder()) for path in folder.rglob(CHECKSUMS))
-    for path in sorted(folders):
+    found = {path for folder in (*WRITTEN, cache_folder()) for path in all_below(folder)}
+    for path in sorted(path for path in found if path.name == CHECKSUMS):
         folder = path.parent
         mend = _always(_mended_folder(folder))
         hashes, damage = read_checksums(folder)
@@ -176,7 +176,7 @@ def _mended_folder(folder: Path) -> str:
 
 
 def _journals() -> Iterator[Damaged]:
-    for path in sorted(RUNS.glob("replies-*.jsonl")):
+    for path in entries(RUNS, "replies-*.jsonl"):
         lines = path.read_bytes().splitlines(keepends=True)
         if damaged := sum(content_of(line) is None for line in lines):
             why = f"{damaged:,} of {len(lines):,} lines are damaged; their replies are made again"

@@ -8,7 +8,7 @@ import numpy as np
 from rensa import RMinHash
 
 from eagle.errors import InputError
-from eagle.files import check_inside
+from eagle.files import check_inside, entries
 from eagle.questions import read_questions
 
 # A word is a run of letters, digits and non-ASCII characters, in lower case; any other character
@@ -48,7 +48,7 @@ class QuestionSearch:
         Raises:
             InputError: `source` is absent, empty or in another schema.
         """
-        files = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
+        files = entries(source, "*.jsonl") if source.is_dir() else [source]
         if not files:
             raise InputError(f"sharegpt.bench = {source}: the folder holds no .jsonl file")
         patterns: dict[bytes, str] = {}

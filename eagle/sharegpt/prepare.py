@@ -16,9 +16,10 @@ import pandas as pd
 
 from eagle.config import ShareGptSelection, WeightedSource
 from eagle.errors import InputError
-from eagle.files import LinesOnDisk, check_file
+from eagle.files import check_file
 from eagle.parallel import ordered_map
 from eagle.sharegpt.conversations import Rejections, is_unicode, regularize
+from eagle.sharegpt.lines_on_disk import LinesOnDisk
 from eagle.sharegpt.overlap import QuestionSearch, near_duplicates, signatures, words_of
 from eagle.sharegpt.rows import batches_of_rows
 from eagle.sharegpt.sources import Source, sources_of

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from eagle.config import WeightedSource
 from eagle.errors import InputError
-from eagle.files import check_file, check_inside
+from eagle.files import all_below, check_file, check_inside
 from eagle.hub import fetch_dataset_file
 
 PATTERNS = ("*.json", "*.jsonl", "*.parquet", "*.json.*", "*.jsonl.*")
@@ -55,7 +55,7 @@ def local_files(source: str) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        files = sorted({file for pattern in PATTERNS for file in path.rglob(pattern)})
+        files = [file for file in all_below(path) if any(map(file.match, PATTERNS))]
         if not files:
             raise InputError(f"{source}: the folder holds no .json file of conversations")
         for file in files:

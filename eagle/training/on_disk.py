@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from eagle.files import sha256_of_file
+from eagle.files import entries, sha256_of_file
 
 LOCK = "lock"
 """The file in a cache that a process has locked: alone while it fills the cache, together with
@@ -12,7 +12,7 @@ others while it reads it. What is locked is not removed."""
 
 def find_states(folder: Path) -> list[Path]:
     """The states in a run folder, newest first: state-<update>-<beginning of the SHA-256>.pt."""
-    return sorted(folder.glob("state-*.pt"), reverse=True)
+    return entries(folder, "state-*.pt")[::-1]
 
 
 def newest_state(folder: Path) -> str:

@@ -13,6 +13,7 @@ from eagle.errors import InputError
 from eagle.file_lock import Held, file_lock
 from eagle.files import (
     CHECKSUMS,
+    entries,
     hashes_of,
     sha256_of_file,
     write_checksums,
@@ -143,11 +144,11 @@ class RunFolder:
 
 def unfinished_runs(cpdir: Path) -> list[str]:
     """Names of the run folders that have a state but no last draft."""
-    return sorted(
+    return [
         folder.name
-        for folder in cpdir.glob("*")
+        for folder in entries(cpdir)
         if find_states(folder) and not (folder / "last").is_dir()
-    )
+    ]
 
 
 def code_hash(program: Path) -> str:

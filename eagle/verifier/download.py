@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from eagle.errors import InputError
-from eagle.files import check_file, hashes_of, write_json
+from eagle.files import check_file, entries, hashes_of, write_json
 from eagle.hub import snapshot
 from eagle.template.stop_tokens import check_stop_tokens
 from eagle.template.template import own_template
@@ -65,7 +65,7 @@ def _from_path(name: str, _revision: str | None, folder: Path) -> ModelCard:
     admit(origin)  # before gigabytes are copied
     _check_replies(origin)
     for pattern in MODEL_FILES:
-        for path in origin.glob(pattern):
+        for path in entries(origin, pattern):
             shutil.copyfile(path, folder / path.name)
     return read_model_card(folder)
 

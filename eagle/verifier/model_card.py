@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import yaml
 
+from eagle.files import entries
+
 CARD = "README.md"
 LICENCES = {
     "apache license": "apache-2.0",
@@ -72,7 +74,7 @@ def _word(value: object) -> str | None:
 
 def _license_of_file(folder: Path) -> str | None:
     """The licence in a file LICENSE; other if its text is not known, None without one."""
-    files = sorted(path for path in folder.glob("LICENSE*") if path.is_file())
+    files = [path for path in entries(folder, "LICENSE*") if path.is_file()]
     if not files:
         return None
     start = files[0].read_text(encoding="utf-8", errors="replace")[:BEGINNING]

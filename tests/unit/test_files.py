@@ -3,12 +3,16 @@
 import errno
 import json
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from eagle import files
 from eagle.errors import InputError
 from eagle.files import (
+    all_below,
+    entries,
     naming,
     read_json,
     read_json_lines,
@@ -137,6 +141,28 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     for read in (read_json, read_json_lines):
         with pytest.raises(InputError, match="pipe.jsonl: is a pipe or a device"):
             read(tmp_path / "pipe.jsonl")
+
+
+def test_a_folder_that_cannot_be_read_is_not_an_empty_one():
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "inside").mkdir()
+        (folder / "inside/file").touch()
+        assert all_below(folder) == [folder / "inside", folder / "inside/file"]
+        assert entries(folder / "inside", "f*") == [folder / "inside/file"]
+        assert all_below(folder / "absent") == entries(folder / "absent") == []
+        folder.chmod(0o755)
+        (folder / "inside").chmod(0)
+        try:
+            os.seteuid(65534 if user == 0 else user)  # root may read it
+            for listed in (all_below, sha256_of_folder):
+                with pytest.raises(PermissionError, match="inside"):
+                    listed(folder)
+            with pytest.raises(PermissionError, match="inside"):
+                entries(folder / "inside")
+        finally:
+            os.seteuid(user)
 
 
 def test_a_folders_hash_covers_names_and_content(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 
 from eagle.config import PrepareShareGptConfig
 from eagle.errors import InputError
-from eagle.files import LinesOnDisk
 from eagle.sharegpt import prepare as sharegpt
 from eagle.sharegpt import rows
+from eagle.sharegpt.lines_on_disk import LinesOnDisk
 from eagle.sharegpt.overlap import QuestionSearch
 from eagle.sharegpt.prepare import Prepared, named_selection, prepare, statistics
 from eagle.system_prompts import system_turn
