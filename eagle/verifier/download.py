@@ -117,12 +117,9 @@ def _dequantize_gguf(weights: Path, folder: Path) -> ModelCard:
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(**location).save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)
-    fields = gguf.GGUFReader(weights).fields
-    title, license = (
-        fields[key].contents() if key in fields else None
-        for key in ("general.name", "general.license")
-    )
-    return ModelCard(title, license)
+    license = gguf.GGUFReader(weights).fields.get("general.license")
+    # people know it by the file's name; general.name is often that of a folder in training
+    return ModelCard(weights.stem, license and license.contents())
 
 
 def _check_replies(folder: Path) -> None:
