@@ -182,6 +182,8 @@ def test_a_stage_imports_nothing_that_is_not_its_dependency(reproduced: Path):
 
 def test_snakemake_alone_runs_the_chain_up_to_its_target(project: Project):
     project.set("sharegpt", n=20, frac=None)
+    for name in ("resources/sharegpt", "resources/tokens"):  # as after SIGKILL
+        shutil.copytree(project.folder / name, project.folder / ".snakemake/backups" / name)
     chain = ["prepare_sharegpt", "regenerate_replies", "validate_template", "tokenize_dataset"]
     output = project("snakemake", "--cores", "4", "tokenize_dataset")
     assert set(executed(output)) == set(chain)
