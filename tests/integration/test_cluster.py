@@ -2,6 +2,7 @@
 
 import functools
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -13,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_command
 from tests.integration.conftest import Project
-from tests.integration.test_dag import changed
+from tests.integration.test_dag import STAGES, changed
 from tests.slurm import NoSlurm, cluster
 
 pytestmark = pytest.mark.timeout(1800)  # jobs wait in queues; what works takes seconds
@@ -188,3 +189,38 @@ def test_launchers_that_do_not_meet_say_so_in_one_line():
     (line,) = [line for line in ended.stderr.splitlines() if "error" in line.lower()]
     assert line.startswith("error: ") and "did not meet those of the other nodes" in line
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.long
+@pytest.mark.timeout(5400)
+def test_ten_workflows_with_a_cancelled_stage_each_are_that_of_one_machine(
+    slurm, reproduced, tmp_path
+):
+    """In each another stage is cancelled while it works, every second time without a warning."""
+    generator = random.Random(0)
+    seconds = {stage: generator.uniform(5, 12) for stage in ("check_parameters", *STAGES)}
+
+    def run(number: int, stage: str) -> str:
+        folder = tmp_path / stage / "project"
+        shutil.copytree(reproduced, folder, symlinks=True)
+        for name in ("models", "results", "runs", "dvc.lock", ".dvc/cache", ".dvc/tmp", *COMPUTED):
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        shutil.rmtree(folder / "resources/verifier")
+
+        patient = functools.partial(run_command, tmp_path / stage, seconds=3600)
+        here = OnSlurm(Project(folder, patient), slurm)
+        with ThreadPoolExecutor() as pool:
+            first = pool.submit(here, *SNAKEMAKE, "all", code=1)
+            job = wait_for(lambda: here.job(stage) or first.done())
+            time.sleep(seconds[stage])
+            here("scancel", *(("--full", "--signal=KILL") if number % 2 else ()), job)
+            said = first.result()
+        assert f"Error in rule {stage}" in said
+        second = here(*SNAKEMAKE, "all")
+        assert files(folder) == files(reproduced)
+        assert changed(folder) == set()
+        return said + second
+
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(run, range(10), seconds))
