@@ -17,7 +17,7 @@ import torch
 from benchmarks.train_throughput import REDUCED, our_job
 from eagle.decoding.speculative import speculate, vanilla
 from eagle.decoding.tree import DynamicTree, Tree
-from eagle.evaluation.models import load_models
+from eagle.evaluation.models import frequent_tokens, load_models
 from eagle.tokens.token_set import TokenSet
 from eagle.verifier.verifier import Verifier
 
@@ -67,8 +67,9 @@ def training(way: str, verifier: Verifier, tokens: TokenSet) -> Callable[[], Non
 
 def decoders_on(trained_on: TokenSet) -> dict[str, Callable[[list[int], int], list]]:
     """Decoders by name: a prompt and the number of tokens to the text and what was accepted."""
+    drafted = frequent_tokens(trained_on, VERIFIER, DRAFT_VOCABULARY)
     verifier, draft, vocabulary = load_models(
-        VERIFIER, DRAFT, torch.bfloat16, torch.device("cpu"), trained_on, DRAFT_VOCABULARY
+        VERIFIER, DRAFT, torch.bfloat16, torch.device("cpu"), drafted
     )
     verifier.stop_token_ids = []  # every text has the same length
 

@@ -28,7 +28,7 @@ from eagle.evaluation.metrics import (
     speedup,
     tokens_per_second,
 )
-from eagle.evaluation.models import load_models
+from eagle.evaluation.models import frequent_tokens, load_models
 from eagle.files import write_json
 from eagle.provenance import provenance
 from eagle.questions import select_questions
@@ -50,9 +50,8 @@ def main() -> None:
     started = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained_on = TokenSet.load(Path("resources/tokens/train.safetensors"))
-    verifier, draft, vocabulary = load_models(
-        VERIFIER, DRAFT, torch.bfloat16, device, trained_on, DRAFT_VOCABULARY
-    )
+    drafted = frequent_tokens(trained_on, VERIFIER, DRAFT_VOCABULARY)
+    verifier, draft, vocabulary = load_models(VERIFIER, DRAFT, torch.bfloat16, device, drafted)
     tokens = arguments.tokens
     prompts = read_prompts(arguments.questions)
     held_out = TokenSet.load(Path("resources/tokens/validation.safetensors"))

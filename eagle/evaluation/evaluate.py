@@ -19,7 +19,7 @@ from eagle.evaluation.automatic import named_choices, resolved
 from eagle.evaluation.decoder import choose_decoder, stated_decoder
 from eagle.evaluation.lossless import largest_rounding, prove_lossless
 from eagle.evaluation.metrics import RATE_POSITIONS
-from eagle.evaluation.models import Models, load_models
+from eagle.evaluation.models import Models, frequent_tokens, load_models
 from eagle.evaluation.race import Prompt, Race, race_decoders
 from eagle.evaluation.samples import decode_samples
 from eagle.evaluation.summary import Evaluation, Measurements, summarize
@@ -68,7 +68,8 @@ def evaluate(
     )
     load = partial(
         load_models, verifier_folder, draft_folder,
-        device=device, trained_on=trained_on, draft_vocabulary=settings.draft_vocabulary,
+        device=device,
+        drafted=frequent_tokens(trained_on, verifier_folder, settings.draft_vocabulary),
     )  # fmt: skip
     # once: they are loaded again in float32
     with checked(verifier_folder, *draft_files(draft_folder)):

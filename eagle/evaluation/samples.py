@@ -6,7 +6,7 @@ from transformers import PreTrainedTokenizerBase
 
 from eagle.config import Evaluate
 from eagle.decoding.sessions import Proposal
-from eagle.decoding.speculative import Decoders
+from eagle.decoding.speculative import Decoders, Generation
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.evaluation.race import Race
 from eagle.evaluation.work import SAMPLE_TOKENS, SAMPLES, of_sample
@@ -21,6 +21,36 @@ class Step(NamedTuple):
     """The verifier's own token after the accepted ones."""
     rejected: list[int]
     """What was drafted for the place of `own`, the likeliest first."""
+
+
+class Sample(NamedTuple):
+    """A decoding with the texts of its tokens."""
+
+    generation: Generation
+    first: str
+    """The text of the first token, which the prefill gives."""
+    steps: list[dict]
+    """For each step the texts of the accepted tokens, of the verifier's own token (None behind the
+    end of the text) and of the rejected ones."""
+
+
+def decode_sample(
+    decoders: Decoders,
+    shape: Tree | DynamicTree,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: list[int],
+    maximum_new_tokens: int,
+) -> Sample:
+    """`Decoders.speculate`, which notes every step; the notes count as its time."""
+    steps: list[Step] = []
+    generation = decoders.speculate(
+        prompt,
+        maximum_new_tokens,
+        shape,
+        watch=lambda proposal, new: steps.append(_step(proposal, new)),
+    )
+    first, *written = _written(tokenizer, generation.token_ids, steps)
+    return Sample(generation, first, written)
 
 
 def decode_samples(
@@ -41,29 +71,22 @@ def decode_samples(
         decoders: with a sampler of their own, so that nothing else draws other numbers.
 
     Returns:
-        For each the question with its category, the text of the first token, which the prefill
-        gives, and for each step the texts of the accepted tokens, of the verifier's own token and
-        of the rejected ones. The accepted tokens and the verifier's own ones, in their order, are
-        the text up to its stop token or maximum length.
+        For each the question with its category, and the texts of a `Sample`. The accepted tokens
+        and the verifier's own ones, in their order, are the text up to its stop token or maximum
+        length.
     """
     firsts = [prompt for prompt in race.prompts if prompt.turn == 1][:SAMPLES]
     samples = []
     for question, prompt in zip(questions, firsts, strict=False):
-        steps: list[Step] = []
-        generation = decoders.speculate(
-            prompt.token_ids,
-            min(settings.maximum_new_tokens, SAMPLE_TOKENS),
-            shape,
-            watch=lambda proposal, new, steps=steps: steps.append(_step(proposal, new)),
-        )
+        tokens = min(settings.maximum_new_tokens, SAMPLE_TOKENS)
+        sample = decode_sample(decoders, shape, tokenizer, prompt.token_ids, tokens)
         progress.advance(of_sample(settings), note="samples")
-        first, *written = _written(tokenizer, generation.token_ids, steps)
         samples.append(
             {
                 "question": question["turns"][0],
                 "category": prompt.category,
-                "first": first,
-                "steps": written,
+                "first": sample.first,
+                "steps": sample.steps,
             }
         )
     return samples
