@@ -1,4 +1,5 @@
 # make repro: environment, whole DAG, results/report.md.   make test: the same, then the tests.
+# make demo: environment, then three answers side by side, with a draft that ships and without.
 # make test-long: the same, then the long tests in parts (PARTS="kills sampling" for some of them);
 # it can be stopped and started again, see tools/test_long.py.
 # make serve-check: the exported draft in an engine against our own decoding (ENGINE_PYTHON=… names
@@ -22,12 +23,15 @@ ENGINE_PYTHON ?=
 PARTS ?=
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: repro test test-long serve-check environment vllm browser lint docs lock schema
+.PHONY: repro demo test test-long serve-check environment vllm browser lint docs lock schema
 
 repro: $(INSTALLED)
 	@python -m tools.plan
 	dvc repro
 	@echo "Read results/report.md (or results/report.html in a browser)."
+
+demo: $(INSTALLED)
+	@python -m tools.demo
 
 test: repro
 	python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder

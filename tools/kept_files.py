@@ -52,7 +52,7 @@ def kept_files(repo: Repo) -> Iterator[Kept | Damaged]:
     yield from outputs.objects()
     yield from _runs_of_stages(repo)
     covered = set(outputs.covered)
-    yield from (kept for kept in _in_lists() if kept.path not in covered)
+    yield from (kept for kept in _in_lists(repo) if kept.path not in covered)
     for run in entries(RUNS):
         for state in find_states(run):
             beginning = state.stem.split("-")[-1]
@@ -149,12 +149,16 @@ def _runs_of_stages(repo: Repo) -> Iterator[Damaged]:
             yield Damaged(path, why, f"rm -f {_words([path])}")
 
 
-def _in_lists() -> Iterator[Kept | Damaged]:
+def _in_lists(repo: Repo) -> Iterator[Kept | Damaged]:
     """The files that a CHECKSUMS lists."""
     found = {path for folder in (*WRITTEN, cache_folder()) for path in all_below(folder)}
     for path in sorted(path for path in found if path.name == CHECKSUMS):
         folder = path.parent
-        mend = _always(_mended_folder(folder))
+        mend = _always(
+            f"git checkout -- {_words([folder])}"  # what ships with the project
+            if repo.scm.is_tracked(str(path))
+            else _mended_folder(folder)
+        )
         hashes, damage = read_checksums(folder)
         yield from (Damaged(found.path, found.why, mend(set())) for found in damage)
         for file, sha256 in hashes.items():
@@ -166,7 +170,7 @@ def _in_lists() -> Iterator[Kept | Damaged]:
 
 
 def _mended_folder(folder: Path) -> str:
-    """How a folder that is in no dvc.lock is made again."""
+    """How a folder that is neither in a dvc.lock nor in git is made again."""
     run = next((path for path in (folder, folder.parent) if path.parent == RUNS), None)
     if run and (run / CHECKSUMS).exists():  # what it published stays
         return f"rm -rf {_words([run])}"

@@ -1,6 +1,9 @@
 """What `make repro` left on the real embedded verifier; `make test` runs it first."""
 
 import json
+import re
+import subprocess
+import time
 
 import pytest
 import torch
@@ -9,6 +12,8 @@ from eagle.decoding.speculative import speculate, vanilla
 from eagle.decoding.tree import DynamicTree, Tree
 from eagle.draft.checkpoint import load_draft
 from eagle.evaluation.lossless import compare_texts, reference_texts
+from eagle.evaluation.models import frequent_tokens
+from eagle.tokens.token_set import TokenSet
 from eagle.tokens.tokenizer import load_tokenizer
 from eagle.verifier.verifier import Verifier
 from tests.conftest import ROOT
@@ -93,6 +98,29 @@ def test_the_exported_draft_decodes_without_loss(verifier):
 )
 def test_every_decoder_is_lossless_on_many_prompts(verifier, shape):
     check_against_transformers(verifier, [shape] * 64, question_prompts(64), 64)
+
+
+def test_the_demo_drafts_the_tokens_that_the_evaluation_drafts():
+    drafted = json.loads((ROOT / "resources/demo/drafted_tokens.json").read_text())
+    trained_on = TokenSet.load(ROOT / "resources/tokens/train.safetensors")
+    assert drafted == frequent_tokens(trained_on, VERIFIER, 8192).tolist()
+
+
+@pytest.mark.long
+def test_a_new_clone_shows_the_demo_in_two_minutes(run, tmp_path):
+    """It has no verifier yet, and the environment stands."""
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+    started = time.monotonic()
+    shown = run("python", "-m", "tools.demo", cwd=clone).stdout
+    assert time.monotonic() - started < 120
+    assert "unpacking the verifier" in shown
+    assert "┃ vanilla: " in shown and "┃ speculative: " in shown
+    assert float(re.search(r"step: ([0-9.]+) tokens", shown)[1]) > 1.3
+    assert float(re.search(r"speed-up: ([0-9.]+),", shown)[1]) > 1
+    assert max(map(len, shown.splitlines())) <= 80
+    status = subprocess.check_output(["git", "status", "--porcelain", "--ignored"], cwd=clone)
+    assert [line for line in status.decode().splitlines() if "__pycache__" not in line] == []
 
 
 def test_the_mask_covers_the_replies():

@@ -33,6 +33,9 @@ TINY_PARAMS = {
 }  # fmt: skip
 
 
+LEFT_OUT = ("tests/", "resources/conversations/", "resources/demo/")
+
+
 class Project:
     """A checkout of the miniature and the commands a user runs in it."""
 
@@ -98,7 +101,7 @@ def make_miniature(folder: Path) -> None:
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split("\0")  # fmt: skip
     for name in listed:
-        if (ROOT / name).is_file() and not name.startswith(("tests/", "resources/conversations/")):
+        if (ROOT / name).is_file() and not name.startswith(LEFT_OUT):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     (folder / "dvc.lock").unlink(missing_ok=True)
