@@ -7,8 +7,9 @@ runs in a copy (`dvc exp run --temp`), so nothing is left behind in params.yaml.
 are checked before the first is run. A run that has succeeded is not repeated: started again, with
 more values or after an interruption, the sweep goes on with what is missing. What changes the base
 (a commit, an edit of code or of params.yaml) begins a new sweep. The output of a run is in
-runs/sweep/NAME.log. At the end `dvc exp show` prints all experiments of this commit; `dvc exp apply
-NAME` brings one back.
+runs/sweep/NAME.log. A run's name is short, the beginning of its values and a hash: the parameters
+stand beside it in the table of all experiments of this commit, which `dvc exp show` prints at the
+end. `dvc exp apply NAME` brings one back.
 
 Reads params.yaml, the DAG, and what git and DVC know of the files: a file that neither of them has
 would be missing in the copies, and is refused.
@@ -17,6 +18,7 @@ would be missing in the copies, and is refused.
 import hashlib
 import itertools
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -26,6 +28,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from eagle.checks import PARAMS, checked_params
@@ -35,11 +38,12 @@ from eagle.errors import InputError, and_more, one_clear_message
 
 LOGS = Path("runs/sweep")
 SHOW = (
-    "dvc exp show --only-changed --drop '^((eagle|scripts|resources|models|results)/|params.yaml)'"
-    " --keep '^[a-z0-9_]+$'"
+    "dvc exp show --no-pager --hide-workspace --only-changed"
+    r" --keep 'Experiment|tau|speedup|top1|validation_loss' --drop '.*/|\w+(\.yaml)?$'"
 )
-"""The table of docs/comparing.md."""
-LONGEST_NAME = 80  # characters of the parameters in an experiment's name
+"""The table of docs/comparing.md. DVC leaves out the last columns where a line has no room."""
+LONGEST_LINE = "300"  # a log and a narrow terminal show all columns too
+VALUES_IN_A_NAME = 6  # characters: two parameters and the metrics fit into 120 columns beside it
 
 Run = Mapping[str, Any]
 """A value for every key of the grid."""
@@ -91,10 +95,20 @@ def _check(run: Run) -> None:
 
 
 def name_of(run: Run, base: str) -> str:
-    """The experiment's name: its parameters, and a hash of them and of the base."""
-    content = json.dumps([base, dict(sorted(run.items()))])
-    readable = re.sub(r"[^\w.,=-]", "", _words(run, separator=","))[:LONGEST_NAME]
-    return f"{readable}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    """The experiment's name: the beginning of its values, and a hash of the base and of all of
+    its parameters, in whatever order they stand."""
+    ordered = dict(sorted(run.items()))
+    digest = hashlib.sha256(json.dumps([base, ordered]).encode()).hexdigest()
+    values = re.sub(r"[^\w.,-]", "", ",".join(map(_short, ordered.values())))[:VALUES_IN_A_NAME]
+    return f"{values.strip('.,-')}_{digest[:6]}"
+
+
+def _short(value: Any) -> str:
+    """The shorter form of a number: 1e-4 rather than 0.0001, and 0.5 rather than 5e-1."""
+    plain = json.dumps(value)
+    if not isinstance(value, float):
+        return plain
+    return min(plain, np.format_float_scientific(value, trim="-", exp_digits=1), key=len)
 
 
 def base_of_the_sweep() -> str:
@@ -161,13 +175,13 @@ def sweep(arguments: list[str]) -> int:
         left = (now - began) / number * (len(waiting) - number) / 60
         outcome = "done" if good else "FAILED"
         print(f"{outcome} in {now - started:.0f} s, {left:.0f} minutes left; {name}", flush=True)
-    subprocess.call([*shlex.split(SHOW), "--no-pager"])
+    subprocess.call(shlex.split(SHOW), env=os.environ | {"COLUMNS": LONGEST_LINE})
     print(f"sweep: {len(runs) - failed} of {len(runs)} runs have succeeded. This table: {SHOW}")
     return failed
 
 
-def _words(run: Run, separator: str = " ") -> str:
-    return separator.join(f"{key}={json.dumps(value)}" for key, value in run.items())
+def _words(run: Run) -> str:
+    return " ".join(f"{key}={json.dumps(value)}" for key, value in run.items())
 
 
 def _output(*command: str) -> str:

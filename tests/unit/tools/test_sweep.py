@@ -1,10 +1,12 @@
 """The grid of a sweep, and the names of its runs."""
 
+import re
+
 import pytest
 
 from eagle.errors import InputError
 from tests.conftest import ROOT
-from tools.sweep import grid, name_of
+from tools.sweep import SHOW, grid, name_of
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +43,20 @@ def test_a_combination_that_cannot_be_used_stops_all_before_the_first(arguments,
 def test_a_name_is_of_the_parameters_and_of_what_the_run_begins_from():
     run = {"train.learning_rate": 1e-4, "train.seed": 0}
     name = name_of(run, "base")
-    assert name.startswith("train.learning_rate=0.0001,train.seed=0-")
-    assert name == name_of(dict(reversed(run.items())), "base").replace(
-        "train.seed=0,train.learning_rate=0.0001", "train.learning_rate=0.0001,train.seed=0"
-    )
+    assert name.startswith("1e-4,0_")
+    assert name == name_of(dict(reversed(run.items())), "base")
     assert name != name_of(run, "another base")
     assert name != name_of(run | {"train.seed": 1}, "base")
+    assert name[7:] != name_of({"train.learning_rate": 1e-4, "evaluate.seed": 0}, "base")[7:]
+
+
+@pytest.mark.parametrize("value", [0.00025, -0.1, "path:../model", [[0], [1], [0, 0]], None])
+def test_a_name_is_short_and_one_that_git_and_dvc_take(value):
+    name = name_of({"train.learning_rate": value, "train.seed": 10}, "base")
+    assert len(name) <= 13
+    assert re.fullmatch(r"\w[\w.,-]*_[0-9a-f]{6}", name)
+    assert ".." not in name
+
+
+def test_the_table_at_the_end_is_that_of_the_docs():
+    assert SHOW in (ROOT / "docs/comparing.md").read_text().splitlines()
