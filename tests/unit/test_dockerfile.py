@@ -72,12 +72,16 @@ def test_snakemake_runs_in_the_image_that_the_page_tells_to_build():
     assert "docker build --tag eagle -f docker/Dockerfile ." in PAGE
 
 
-def test_every_line_of_the_lock_is_an_exact_pin():
-    assert "torch" in pins("requirements.lock")
+def test_every_line_of_the_locks_is_an_exact_pin_and_no_package_stands_in_both():
+    workflow, tests = pins("requirements.lock"), pins("requirements-dev.lock")
+    assert "torch" in workflow
+    assert "pytest" in tests
+    assert workflow.keys() & tests.keys() == set()
 
 
 def test_every_pinned_package_takes_the_oldest_python():
-    takes = {name: metadata(name)["Requires-Python"] for name in pins("requirements.lock")}
+    names = pins("requirements.lock") | pins("requirements-dev.lock")
+    takes = {name: metadata(name)["Requires-Python"] for name in names}
     assert {name: t for name, t in takes.items() if t and "3.11.0" not in SpecifierSet(t)} == {}
 
 
