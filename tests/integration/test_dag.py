@@ -15,6 +15,7 @@ import yaml
 from dvc.repo import Repo
 
 from tests.integration.conftest import CHECK, Project, executed
+from tests.pages import drawn_without_network
 from tests.unit.test_dependencies import IN_NO_DEPS
 from tools.sweep import SHOW, name_of
 
@@ -293,14 +294,17 @@ def test_an_experiment_in_a_copy_runs_the_copys_code(project: Project):
     assert "CHANGED UNIT" in (project.folder / "results/plots/loss.svg").read_text()
 
 
-def test_plots_come_from_the_history(project: Project):
-    project("dvc", "plots", "show", "--json")
+def test_plots_come_from_the_history_and_need_no_network(project: Project):
+    project("python", "-m", "tools.offline_plots")
+    project("dvc", "plots", "diff", "HEAD")
+    assert project("git", "status", "--short") == ""
     history = list(csv.DictReader((project.folder / "results/train/history.csv").open()))
     plots = yaml.safe_load((project.folder / "dvc.yaml").read_text())["plots"]
     drawn = [spec["y"] for plot in plots for spec in plot.values()]
     named = {column for y in drawn for column in y.get("results/train/history.csv", [])}
     assert named <= set(history[0])
     assert named
+    assert drawn_without_network(project.folder / "dvc_plots/index.html") == len(plots)
 
 
 def test_regenerated_replies_are_the_verifiers(project: Project):
