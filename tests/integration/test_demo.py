@@ -5,12 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 from eagle.errors import InputError
 from eagle.files import write_json
 from tests.integration.conftest import Project
 from tests.tiny import flip
 from tools import demo, make_demo
+from tools.verify import damaged_files
+from tools.verify_export import verify_export
 
 
 @pytest.fixture
@@ -23,7 +26,7 @@ def here(project: Project, monkeypatch):
 
 
 def test_the_draft_of_the_last_run_is_shown(here: Project, capsys):
-    assert "0 altered; 0 of" in here("python", "-m", "tools.verify", "resources/demo")
+    assert verify_export(demo.DEMO) == 0
     assert demo.main() == 0
     shown = capsys.readouterr().out
     assert "unpacking" not in shown
@@ -42,8 +45,9 @@ def test_a_file_that_is_missing_or_damaged_is_one_message_and_git_has_it(here: P
     flip(weights)
     with pytest.raises(InputError, match="model.safetensors: its SHA-256 is .*tools.verify"):
         demo.main()
-    damage = here("python", "-m", "tools.verify", code=1)
-    assert "mend it with: git checkout -- resources/demo" in damage
+    with Repo() as repo:
+        (damage,) = damaged_files(repo)[0]
+    assert (damage.path, damage.mend) == (weights, "git checkout -- resources/demo")
     here("git", "checkout", "--", "resources/demo")
     weights.unlink()
     with pytest.raises(InputError, match="model.safetensors: there is no such file, and SHA256SUM"):
