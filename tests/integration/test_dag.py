@@ -188,6 +188,7 @@ def test_a_stage_imports_nothing_that_is_not_its_dependency(reproduced: Path):
 
 
 def test_snakemake_alone_runs_the_chain_up_to_its_target(project: Project):
+    (project.folder / "results/parameters.txt").unlink()  # as in a checkout that was never run
     project.set("sharegpt", n=20, frac=None)
     for name in ("resources/sharegpt", "resources/tokens"):  # as after SIGKILL
         shutil.copytree(project.folder / name, project.folder / ".snakemake/backups" / name)
@@ -195,6 +196,11 @@ def test_snakemake_alone_runs_the_chain_up_to_its_target(project: Project):
     output = project("snakemake", "--cores", "4", "tokenize_dataset")
     assert set(executed(output)) == set(chain)
     assert changed(project.folder) == {"train", "evaluate", "write_report"}
+    assert "Nothing to be done" in project("snakemake", "--cores", "4", "tokenize_dataset")
+    template = "- results/template/chat_template.jinja\n    params: [tokens]"
+    project.edit("dvc.yaml", template, f"- resources/sharegpt\n      {template}")
+    plan = planned_by_snakemake(project("snakemake", "-n", "tokenize_dataset"))
+    assert plan == {"tokenize_dataset"}
 
 
 def test_deleted_outputs_are_restored_not_computed(project: Project):
