@@ -25,7 +25,8 @@ def provenance(parameters: dict, inputs: dict[str, str], seconds: float) -> dict
         "parameters": parameters,
         "inputs": inputs,
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        # without dvc.lock, which DVC itself changes while the stages run
+        "git_dirty": bool(_git("status", "--porcelain", "-uno", "--", ".", ":!dvc.lock")),
         "packages": {"python": platform.python_version()} | _versions(),
         "hardware": {
             "cpu": _cpu(),
