@@ -79,6 +79,7 @@ def main() -> None:
         "template": read_json(PROOF),
         "paper": paper,
         "command": story.command_of(source),
+        "before_the_command": story.before_the_command(source),
         "charts": pictures,
         **_parameters(train_source, source),
         "acceptance": tables.acceptance_table(details),

@@ -57,7 +57,8 @@ def headline(measured: dict, details: dict) -> list[dict[str, str]]:
     if details["temperature"] == 0:
         as_served = (
             f"as measured for speed: {served['identical']} of {served['prompts']} identical to "
-            f"vanilla, {served['ties']} differ at a near-tie (within {served['tie_is_within']:.2g})"
+            f"vanilla, {served['ties']} differ at a near-tie (logits within "
+            f"{served['tie_is_within']:.2g})"
         )
     agreement = details["top1_agreement"]
     figures = [
@@ -154,3 +155,10 @@ def command_of(source: dict) -> str:
     if source["git_commit"] is None:
         return "make repro"
     return f"git checkout {source['git_commit'][:12]} && make repro"
+
+
+def before_the_command(source: dict) -> str:
+    """What `command_of` does not bring back."""
+    if source["git_dirty"]:
+        return "To run it again, after putting back the changes that were not committed:"
+    return "To run it again:"
