@@ -215,10 +215,15 @@ class Verifier(Section):
     none."""
 
     @model_validator(mode="after")
-    def _hub_is_pinned(self) -> Self:
+    def _revision_is_that_of_the_source(self) -> Self:
         pinned = self.revision is not None and len(self.revision) == 40
         if self.source.startswith("hub:") and not pinned:
             raise ValueError("a hub verifier needs `revision`, the 40-character commit")
+        if self.source.startswith("path:") and self.revision is not None:
+            raise ValueError(
+                f"a local folder has no revision, and reports would state {self.revision}; set "
+                "`revision` to null"
+            )
         return self
 
 
@@ -470,7 +475,8 @@ class Train(Recipe):
         _expected(f"auto, or a number from 1 to {LARGEST_BATCH}"),
     ]
     """Conversations in an update; auto: the largest of 1, 2, 4, 8 and 16 that leaves 500 updates in
-    a pass over the training conversations. With one process and one accumulation step alone."""
+    a pass over the training conversations. It may become 1, so with several processes or
+    accumulation steps state a number."""
     warmup_updates: int = Field(ge=0, le=MOST_UPDATES)
     """Updates in which the learning rate rises from zero."""
     max_updates: int | None = Field(ge=1, le=MOST_UPDATES)

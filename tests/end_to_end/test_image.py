@@ -67,7 +67,7 @@ def container(image, request, tmp_path):
     params = yaml.safe_load(PARAMS.read_text())
     for section, values in TINY_PARAMS.items():
         params[section].update(values)
-    params["verifier"] |= {"source": f"path:{DATA}/verifier"}
+    params["verifier"] |= {"source": f"path:{DATA}/verifier", "revision": None}
     params["sharegpt"]["source"] = f"{DATA}/conversations"
     params["template"]["file"] = f"{DATA}/chat_templates/tiny.jinja"
     params["evaluate"]["bench"] = f"{DATA}/bench/tiny.jsonl"

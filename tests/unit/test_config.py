@@ -57,6 +57,7 @@ def test_no_section_has_a_default():
         ("sharegpt", {"n": 5, "frac": 0.5}, "sharegpt: give exactly one of `n` and `frac`"),
         ("verifier", {"source": "hub:a/b", "revision": None}, "verifier: .*40-character commit"),
         ("sharegpt", {"source": "hub:a/b"}, "sharegpt.source = .*hub:OWNER/NAME/FILE"),
+        ("verifier", {"source": "path:a", "revision": "1"}, "verifier: .*set `revision` to null"),
         ("sharegpt", {"source": "hub:a/b/c.json"}, "sharegpt: a hub data set needs `revision`"),
         ("sharegpt", {"source": "hub:a/b/../../c.json"}, "sharegpt.source = .*hub:OWNER/NAME/FILE"),
         ("sharegpt", {"source": "hub:a/b/c\\d.json"}, "sharegpt.source = .*hub:OWNER/NAME/FILE"),
