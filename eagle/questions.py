@@ -74,11 +74,11 @@ def questions_file(source: str) -> Path:
     if source in HUB_QUESTIONS:
         named = HUB_QUESTIONS[source]
         try:
-            return fetch_dataset_file(named.source, named.revision, f"evaluate.bench = {source}")
+            return fetch_dataset_file(named.source, named.revision, f"the bench {source}")
         except InputError as error:
             raise InputError(
-                f"{error}. Without the hub: set evaluate.bench to a file of these questions, "
-                f"{SCHEMA}"
+                f"{error}. Without the hub: set evaluate.bench and sharegpt.bench to a file of "
+                f"these questions, {SCHEMA}"
             ) from None
     if not Path(source).is_file():
         raise InputError(

@@ -59,8 +59,8 @@ def test_without_the_hub_the_message_says_how_to_give_a_file(tmp_path, monkeypat
     not_fetched = replace(HUB_QUESTIONS["gsm8k"], revision="0" * 40)
     monkeypatch.setitem(HUB_QUESTIONS, "gsm8k", not_fetched)
     expected = (
-        "evaluate.bench = gsm8k: the repository has no such file. Without the hub: set "
-        "evaluate.bench to a file of these questions, JSON lines with question_id, category and a "
+        "the bench gsm8k: the repository has no such file. Without the hub: set evaluate.bench and "
+        "sharegpt.bench to a file of these questions, JSON lines with question_id, category and a "
     )
     with serve(tmp_path), pytest.raises(InputError, match=expected):
         questions_file("gsm8k")
