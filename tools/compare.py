@@ -145,7 +145,7 @@ def said_by(row: Difference) -> str:
     if row.interval is None:
         return "no interval"
     low, high = row.interval
-    return "no difference shown" if low <= 0 <= high else "higher" if low > 0 else "lower"
+    return "undecided" if low <= 0 <= high else "higher" if low > 0 else "lower"
 
 
 def _signed(interval: list[float] | None) -> str:
@@ -158,19 +158,23 @@ def runs_table(runs: Sequence[Run]) -> Table:
 
     return Table(
         "Runs",
-        ["run", "τ", "95%", "τ of a chain of five", "speed-up", "95%", "top-1",
-         "validation loss", "tokens/s of training", "lossless", "decoder"],
+        ["run", "τ", "95%", "τ, chain of five", "speed-up", "95%", "lossless", "top-1",
+         "validation loss"],
         [
             [run.name, f"{run.metrics['tau']:.2f}",
              bounds(run.details["tau_95"]), f"{run.details['alpha_tau']:.2f}",
              shown(run.metrics["speedup"], ".2f"), bounds(run.details["speedup_95"]),
-             f"{run.metrics['top1_agreement']:.3f}",
-             shown(run.metrics.get("validation_loss"), ".3f"),
-             shown(run.metrics.get("train_tokens_per_second"), ",.0f"),
-             "yes" if run.metrics["lossless"] else "NO", run.details["decoder"]["name"]]
+             "yes" if run.metrics["lossless"] else "NO", f"{run.metrics['top1_agreement']:.3f}",
+             shown(run.metrics.get("validation_loss"), ".3f")]
             for run in runs
         ],
     )  # fmt: skip
+
+
+def decoders_table(runs: Sequence[Run]) -> Table:
+    """What each run was measured with."""
+    rows = [[run.name, run.details["decoder"]["name"]] for run in runs]
+    return Table("Decoders", ["run", "decoder"], rows)
 
 
 def parameters_table(runs: Sequence[Run]) -> Table:
@@ -233,17 +237,13 @@ def page(runs: Sequence[Run], found: list[Difference]) -> str:
     measures = dict.fromkeys(row.measure for row in found)
     by_measure = [[row for row in found if row.measure == measure] for measure in measures]
     curves = []
+    axis = "soft cross-entropy (nats a position)"
+    if any(len(run.validations) > 1 for run in trained.values()):
+        tables = {name: run.validations for name, run in trained.items()}
+        curves.append(curves_chart(tables, "validation_loss", "Validation loss", axis))
     if trained:
-        curves = [
-            curves_chart(
-                {name: run.validations for name, run in trained.items()}, "validation_loss",
-                "Validation loss", "soft cross-entropy (nats a position)",
-            ),
-            curves_chart(
-                {name: run.history for name, run in trained.items()}, "classification",
-                "Training loss", "soft cross-entropy (nats a position)", smooth=True,
-            ),
-        ]  # fmt: skip
+        tables = {name: run.history for name, run in trained.items()}
+        curves.append(curves_chart(tables, "classification", "Training loss", axis, smooth=True))
     clear = sum(said_by(row) in ("higher", "lower") for row in found)
     groups = groups_of(runs)
     return render(
@@ -252,6 +252,7 @@ def page(runs: Sequence[Run], found: list[Difference]) -> str:
         verdict=f"{clear} of {len(found)} differences from {runs[0].name} are more than noise.",
         decoders_differ=len({json.dumps(run.details["decoder"]) for run in runs}) > 1,
         runs=runs_table(runs),
+        decoders=decoders_table(runs),
         differences=[(differences_chart(rows), differences_table(rows)) for rows in by_measure],
         groups=groups_table(groups),
         parameters=parameters_table(runs),

@@ -45,7 +45,7 @@ def test_runs_are_compared_on_one_page(runs: Path, monkeypatch, capsys):
     for stated in (
         "train.learning_rate",
         "train.seed",
-        "no difference shown",
+        "undecided",
         ">higher<",
         "± 0.000",
     ):
