@@ -26,7 +26,7 @@ from tools.token_estimate import estimate
 
 
 def plan(params: Params, rates: Rates, conversations: int | None) -> tuple[list[str], bool]:
-    """The plan's lines, and whether disk and memory suffice.
+    """The plan's lines, and whether updates, disk and memory suffice.
 
     Raises:
         InputError: the verifier's sizes are not known, or the data cannot be read.
@@ -35,7 +35,9 @@ def plan(params: Params, rates: Rates, conversations: int | None) -> tuple[list[
     tokens = estimate(params, shape, conversations)
     costs = Costs(params, shape, tokens, rates)
     seconds, disk = costs.seconds(), costs.disk()
+    too_few = _too_few_updates(costs)
     fits, memory = memory_lines(costs)
+    fits = fits and not too_few
     lines = [
         f"verifier  {params.verifier.source}: {shape.weights / 1e9:,.2f} billion weights; the "
         f"draft has {costs.draft.draft_weights / 1e6:,.1f} million",
@@ -44,6 +46,7 @@ def plan(params: Params, rates: Rates, conversations: int | None) -> tuple[list[
         *_rejected(tokens.rejected, tokens.sampled),
         f"updates   {costs.updates:,} of {costs.batch} conversations, "
         f"{costs.epochs:,.1f} passes, {costs.validations} validations",
+        *too_few,
         f"time      {_time(sum(seconds.values()))} in all: " + _parts(seconds, _time, least=1),
         f"          train: {_parts(costs.train_seconds(), _time, least=1)}",
         f"disk      {_bytes(sum(disk.values()))}: {_parts(disk, _bytes, least=1e6)}",
@@ -64,6 +67,16 @@ def _rejected(rejected, sampled: int) -> list[str]:
         return []
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in rejected.most_common())
     return [f"          of {sampled:,} sampled rows, {rejected.total():,} are rejected: {reasons}"]
+
+
+def _too_few_updates(costs: Costs) -> list[str]:
+    train = costs.params.train
+    if train.warmup_updates < (train.max_updates or costs.updates):
+        return []
+    return [
+        f"          TOO FEW for a warm-up of {train.warmup_updates:,} updates: lower "
+        "train.warmup_updates or train.global_batch_size, or take more conversations or epochs"
+    ]
 
 
 def memory_lines(costs: Costs) -> tuple[bool, list[str]]:
@@ -138,7 +151,7 @@ def on(gpus: int, params: Params) -> Params:
 
 
 def main() -> int:
-    """Returns: the exit code, 1 where disk or memory do not suffice."""
+    """Returns: the exit code, 1 where updates, disk or memory do not suffice."""
     options = parser("tools.plan", __doc__)
     options.add_argument("--gpu", help=f"of {', '.join(GPUS)}; without it: this machine")
     options.add_argument("--gpus", type=int, help="training processes, one on each")

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from eagle.base_params import MARK, PARAMS, Values, base_text, round_trip, values_of
 from eagle.command_line import parser
-from eagle.config import load_params
+from eagle.config import params_of
 from eagle.errors import InputError, one_clear_message
 from eagle.files import whole_file
+from eagle.yaml_file import read_yaml
 
 RECIPES = Path("recipes")
 BASE = "base"
@@ -50,7 +51,7 @@ def use(name: str, changes: list[str], keep: bool = False, discard: bool = False
     text = _with(base, name, changes, own if keep else {})
     with whole_file(PARAMS) as partial:
         partial.write_text(text, encoding="utf-8")
-        load_params(partial)
+        params_of(read_yaml(partial), f"{PARAMS} with {name}")
     old, new = values_of(before), values_of(text)
     for key in old | new:
         if old.get(key) != new.get(key):

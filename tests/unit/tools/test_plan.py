@@ -135,6 +135,14 @@ def test_a_batch_that_does_not_fit_comes_with_what_to_change(params):
     assert "even with one conversation at a time" in said
 
 
+@pytest.mark.parametrize(("warmup", "enough"), [(179, True), (180, False)])
+def test_a_warm_up_as_long_as_training_is_said(params, warmup, enough):
+    read = params(train={"global_batch_size": 2, "warmup_updates": warmup})
+    lines, fits = plan(read, rates_of("h100"), None)
+    assert fits is enough
+    assert any("TOO FEW for a warm-up of 180 updates" in line for line in lines) is not enough
+
+
 def test_a_batch_for_several_gpus_is_one_that_they_can_divide(params, capsys):
     read = on(4, params(train={"global_batch_size": 2}))
     assert (read.machine.processes, read.train.global_batch_size) == (4, 4)
