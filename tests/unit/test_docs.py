@@ -62,7 +62,7 @@ def test_the_generated_pages_are_those_of_the_code(monkeypatch):
 
 def test_the_messages_of_the_troubleshooting_page_are_those_of_the_code():
     page = (ROOT / "docs/troubleshooting.md").read_text()
-    page = page[: page.index("## DVC and Snakemake")]  # whose messages are not ours
+    page = page[: page.index("## DVC, Snakemake and torchrun")]  # whose messages are not ours
     said = "\n".join([*texts(), (ROOT / "Makefile").read_text()])
     quoted = re.findall(r"`([^`]+)`", " ".join(re.findall(r"^\| (.*?) \|", page, re.MULTILINE)))
     parts = [
