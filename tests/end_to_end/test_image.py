@@ -63,7 +63,7 @@ def container(image, request, tmp_path):
     resources = tmp_path / "resources"
     resources.mkdir()
     write_tiny_data(resources, resources / "verifier")
-    make_verifier(resources / "marked", MARKED)
+    make_verifier(resources / "marked", MARKED, max_position_embeddings=2048)
     params = yaml.safe_load(PARAMS.read_text())
     for section, values in TINY_PARAMS.items():
         params[section].update(values)
@@ -101,7 +101,7 @@ def test_the_workflow_runs_as_root_and_as_a_user_unknown_to_the_image(image, con
         "torchrun --nnodes=1 --nproc_per_node=1 eagle/train.py --micro-batch-size 4 "
         "--num-warmup-steps 1 --num-training-steps 4 --epochs 1 --learning-rate 2e-4 "
         f"--verifier-model-path {DATA}/marked --dataset-path {DATA}/sharegpt.jsonl "
-        f"--maximum-model-length 128 --cpdir {DATA}/checkpoints --attn auto "
+        f"--maximum-model-length 2048 --cpdir {DATA}/checkpoints --attn auto "
         "--verifier-model-dtype float32 --verifier-model-lm-head-dtype float32 "
         "--eagle-dtype float32 --mixed-precision none"
     )
