@@ -29,7 +29,8 @@ COMPUTED = (
     "models/draft", "models/export", "resources/replies", "resources/sharegpt", "resources/tokens",
     "results/template",
 )  # fmt: skip
-"""Outputs without times in them."""
+"""Outputs without times in them, but for these files."""
+WITH_TIMES = ("README.md", "provenance.json", "SHA256SUMS.txt", ".snakemake_timestamp")
 UPDATES = 12  # of the miniature's training
 
 
@@ -101,7 +102,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in paths
-        if path.name not in (".snakemake_timestamp", "README.md", "provenance.json")
+        if path.name not in WITH_TIMES
     }
 
 
@@ -203,11 +204,9 @@ def test_ten_workflows_with_a_cancelled_stage_each_are_that_of_one_machine(
     def run(number: int, stage: str) -> str:
         folder = tmp_path / stage / "project"
         shutil.copytree(reproduced, folder, symlinks=True)
-        for name in ("models", "results", "runs", "dvc.lock", ".dvc/cache", ".dvc/tmp", *COMPUTED):
-            path = folder / name
+        names = ("runs", "dvc.lock", ".dvc/cache", ".dvc/tmp", "resources/verifier", *COMPUTED)
+        for path in (*folder.glob("results/[!.]*"), *(folder / name for name in names)):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        shutil.rmtree(folder / "resources/verifier")
-
         patient = functools.partial(run_command, tmp_path / stage, seconds=3600)
         here = OnSlurm(Project(folder, patient), slurm)
         with ThreadPoolExecutor() as pool:
