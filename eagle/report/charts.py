@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import altair as alt
@@ -11,9 +13,6 @@ from markupsafe import Markup, escape
 
 from eagle.rendering import TEMPLATES, words
 
-# Read by the engine once, when it draws first: it measures text by its own copy of Liberation Sans,
-# whose letters are as wide as Helvetica's and Arial's, and opens no file.
-os.environ["FONTCONFIG_FILE"] = str(TEMPLATES / "fonts.conf")
 PALETTE = {
     "paper": "#ffffff", "ink": "#1f2328", "muted": "#59636e", "line": "#d1d9e0", "bar": "#4f8fdb",
     "series-1": "#0860ca", "series-2": "#b35900", "series-3": "#116329", "series-4": "#8250df",
@@ -22,6 +21,7 @@ PALETTE = {
 """Colours by light; resources/pages/frame.html.jinja has the same names for both schemes."""
 _ROLES = re.compile(r' (?:role|aria-[a-z]+)="[^"]*"')
 """Of marks and axes, which are nothing of their own in a picture with one title."""
+_FONTS = "FONTCONFIG_FILE"
 POINTS = 300
 """As many points as a line of this width can show."""
 
@@ -250,8 +250,27 @@ def drawn(chart: alt.TopLevelMixin, title: str, width: int = 350, height: int = 
         rule=alt.MarkConfig(color=ink, strokeWidth=1.5),
         text=alt.MarkConfig(color=ink, fontSize=12),
     )  # fmt: skip
-    svg = vl_convert.vegalite_to_svg(styled.to_json())
+    with _fonts_of_the_engine():
+        svg = vl_convert.vegalite_to_svg(styled.to_json())
     return Chart(title, _titled(svg, title))
+
+
+@contextmanager
+def _fonts_of_the_engine() -> Iterator[None]:
+    """Let the engine find no font of the system: it looks for them once, when it draws first.
+
+    It then measures text by its own copy of Liberation Sans, whose letters are as wide as
+    Helvetica's and Arial's, and opens no file. Programs started from here have the system's fonts.
+    """
+    before = os.environ.get(_FONTS)
+    os.environ[_FONTS] = str(TEMPLATES / "fonts.conf")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_FONTS]
+        else:
+            os.environ[_FONTS] = before
 
 
 def _titled(svg: str, title: str) -> str:

@@ -1,5 +1,6 @@
 """The charts show what the tables say: the same figures, with their counts."""
 
+import os
 import re
 
 import pandas as pd
@@ -66,3 +67,14 @@ def test_a_long_history_is_thinned_and_a_chart_has_one_title_and_the_pages_colou
         found = re.findall(rf"--{name}: (#[0-9a-f]{{6}})", frame)
         assert len(found) == 2  # by light and by dark
         assert found[0] == colour
+
+
+def test_drawing_changes_no_font_of_programs_that_are_started_later(monkeypatch):
+    history = pd.DataFrame({"update": [1, 2], "learning_rate": [1e-4, 1e-4]})
+    for value in ("fonts of the user", None):
+        if value:
+            monkeypatch.setenv("FONTCONFIG_FILE", value)
+        else:
+            monkeypatch.delenv("FONTCONFIG_FILE", raising=False)
+        _learning_rate_chart(history)
+        assert os.environ.get("FONTCONFIG_FILE") == value
