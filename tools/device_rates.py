@@ -33,6 +33,9 @@ GPUS = {
     "h200": Limits(989, 4.8, 141),
 }
 
+GUESSED = "rtx4090"
+"""Of GPUS, whose limits are taken for a GPU of this machine that is not among them."""
+
 # Shares of what the maker states that one H200 reached at Llama-2-7B's shape (torch 2.11, commit
 # 9a2a5f3, November 2026): forwards 447 TFLOP/s on padded tokens, of which 17% were padding; an
 # update 265 TFLOP/s; a vanilla step 18.8 ms, in which 13.2 GB are read.
@@ -76,27 +79,34 @@ class Rates:
 def rates_of(gpu: str | None) -> Rates:
     """The rates of a GPU by its name, of this machine's, or of its CPU.
 
+    A GPU of this machine whose limits are not known gets those of another: the plan says so, and
+    what it plans runs.
+
     Raises:
-        InputError: a GPU of another name.
+        InputError: a name that is given and not known.
     """
     found = _gpu_here()
     if gpu is None and found is None:
         return _cpu()
     name, memory = found if gpu is None else (gpu.lower(), None)
     key = next((known for known in GPUS if known in name.replace(" ", "").lower()), None)
-    if key is None:
+    if key is None and gpu is not None:
         raise InputError(f"--gpu {name}: no limits are known of it; choose of {', '.join(GPUS)}")
+    known, key = key is not None, key or GUESSED
     limits = GPUS[key]
     forward, update = (share * limits.tflops * 1e12 for share in (FORWARD_SHARE, UPDATE_SHARE))
     decode = DECODE_SHARE * limits.terabytes * 1e12  # 2 operations a weight of 2 bytes
     how = ON_AN_H200
+    if not known:
+        guess = "times are a guess" if memory else "times and memory are a guess"
+        how = f"not known, so {guess}: those of {key}, {how}"
     launching = LAUNCHING
-    if MEASURED.is_file() and key in str(read_json(MEASURED)["parts"]["machine"]).lower():
+    if known and MEASURED.is_file() and key in str(read_json(MEASURED)["parts"]["machine"]).lower():
         forward, update, decode, commit = measured_rates(read_json(MEASURED))
         launching = 0  # by graphs, whose kernels the host does not launch
         how = f"measured by benchmarks.gpu, {MEASURED}, commit {commit[:10]}"
     return Rates(
-        "cuda", key, forward, update, update, decode, 16 * decode,
+        "cuda", key if known else name, forward, update, update, decode, 16 * decode,
         memory or 0.97 * limits.gigabytes * 1e9, launching, how,
     )  # fmt: skip
 
@@ -115,8 +125,8 @@ def measured_rates(result: dict) -> tuple[float, float, float, str]:
     )
 
 
-def _gpu_here() -> tuple[str, float] | None:
-    """Name and free memory in bytes of this machine's first GPU."""
+def _gpu_here() -> tuple[str, float | None] | None:
+    """Name and free memory in bytes of this machine's first GPU; None: it does not say how much."""
     if shutil.which("nvidia-smi") is None:
         return None
     query = ["nvidia-smi", "--query-gpu=name,memory.free", "--format=csv,noheader,nounits"]
@@ -124,7 +134,7 @@ def _gpu_here() -> tuple[str, float] | None:
     if not answer:
         return None
     name, free = answer[0].split(", ")
-    return name, float(free) * 2**20
+    return name, float(free) * 2**20 if free.isdigit() else None
 
 
 def _cpu() -> Rates:

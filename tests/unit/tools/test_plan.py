@@ -1,6 +1,7 @@
 """The plan says what params.yaml will cost, from sizes that are known."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -155,6 +156,24 @@ def test_a_draft_of_another_width_and_an_unknown_gpu_are_refused(params):
         plan(read, rates_of("h200"), None)
     with pytest.raises(InputError, match="--gpu rtx: no limits are known of it; choose of a100"):
         rates_of("rtx")
+
+
+@pytest.mark.parametrize(
+    ("free", "memory", "guess"),
+    [("11000", 11000 * 2**20, "times are"), ("[N/A]", 0.97 * 24e9, "times and memory are")],
+)
+def test_a_gpu_here_whose_limits_are_not_known_is_planned_with_anothers(
+    tmp_path, monkeypatch, params, free, memory, guess
+):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho 'NVIDIA GeForce RTX 3060, {free}'\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    rates = rates_of(None)
+    assert rates.memory == memory
+    lines, _ = plan(params(), rates, None)
+    said = f"of NVIDIA GeForce RTX 3060: not known, so {guess} a guess: those of rtx4090, "
+    assert any(said in line for line in lines)
 
 
 def test_the_plan_of_the_default_imports_no_torch():
